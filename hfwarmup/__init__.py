@@ -1,0 +1,1 @@
+"""Learning-rate warmup for Hugging Face training, done right."""

@@ -1,0 +1,1 @@
+"""What this run will do: durations, the plan, the config. Standard library and ruamel.yaml only."""

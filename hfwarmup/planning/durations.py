@@ -1,0 +1,131 @@
+"""Durations as people say them: "500", "5%", "2 epochs", "100k samples", "20M tokens"."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from hfwarmup.schedules.options import did_you_mean
+
+Unit = Literal["steps", "%", "epochs", "samples", "tokens"]
+
+_UNITS: dict[str, Unit] = {
+    "": "steps",
+    "step": "steps",
+    "steps": "steps",
+    "update": "steps",
+    "updates": "steps",
+    "%": "%",
+    "percent": "%",
+    "epoch": "epochs",
+    "epochs": "epochs",
+    "sample": "samples",
+    "samples": "samples",
+    "token": "tokens",
+    "tokens": "tokens",
+}
+_PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+_PATTERN = re.compile(
+    r"(?P<number>\d[\d_,]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?P<prefix>[kKMBGT]?)\s*(?P<unit>[A-Za-z%]*)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duration:
+    """A length of training in one unit. A step is one optimizer update."""
+
+    amount: float
+    """how many units"""
+    unit: Unit
+    """what is counted"""
+
+    def __str__(self) -> str:
+        number = f"{self.amount:,.6g}" if self.amount < 10**6 else f"{self.amount:,.0f}"
+        return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
+
+    def to_steps(
+        self,
+        *,
+        steps_per_epoch: float | None = None,
+        batch_size: int | None = None,
+        tokens_per_sample: float | None = None,
+        total_steps: int | None = None,
+    ) -> int:
+        """The duration in whole optimizer updates, rounded to the nearest (halves up), at least 1 unless it is 0.
+
+        steps: n · %: n / 100 * `total_steps` · epochs: n * `steps_per_epoch` · samples: n / `batch_size` ·
+        tokens: n / (`batch_size` * `tokens_per_sample`), with the global batch in samples.
+
+        Raises ValueError when the unit needs a number that was not given.
+
+        >>> parse_duration("100k samples").to_steps(batch_size=256)
+        391
+        >>> parse_duration("5%").to_steps(total_steps=1000)
+        50
+        """
+        if self.amount == 0:
+            return 0
+        steps = self.amount
+        if self.unit == "%":
+            steps *= self._need(total_steps, "total_steps") / 100
+        elif self.unit == "epochs":
+            steps *= self._need(steps_per_epoch, "steps_per_epoch")
+        elif self.unit == "samples":
+            steps /= self._need(batch_size, "batch_size")
+        elif self.unit == "tokens":
+            steps /= self._need(batch_size, "batch_size") * self._need(tokens_per_sample, "tokens_per_sample")
+        return max(1, math.floor(steps + 0.5))
+
+    def _need(self, value: float | None, name: str) -> float:
+        if value is None or value <= 0:
+            raise ValueError(
+                f"duration '{self}' needs {name} to become steps, and it is {value}; give {name}, or steps."
+            )
+        return value
+
+
+def parse_duration(text: str | int | float | Duration) -> Duration:
+    """A duration from its text: a number, an optional k, M, B or T, and a unit; a whole number alone counts steps.
+
+    Raises ValueError for what cannot be read, and for a bare fraction, which transformers reads as a share of the run
+    below 1 and as steps from 1 on.
+
+    >>> parse_duration("20M tokens")
+    Duration(amount=20000000.0, unit='tokens')
+    >>> parse_duration(1.0)
+    Traceback (most recent call last):
+    ValueError: duration 1.0 can be read as '1 steps' or as '100%'; write the one you mean.
+    """
+    if isinstance(text, Duration):
+        return text
+    if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+        raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
+    match = _PATTERN.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
+    unit_word = match["unit"].lower()
+    if unit_word not in _UNITS:
+        known = sorted(word for word in _UNITS if word)
+        raise ValueError(
+            f"duration {text!r} has the unknown unit {match['unit']!r}{did_you_mean(unit_word, known)} "
+            "use steps, %, epochs, samples or tokens."
+        )
+    amount = float(match["number"].replace("_", "").replace(",", "")) * _PREFIXES[match["prefix"]]
+    if not math.isfinite(amount):
+        raise ValueError(f"duration {text!r} is not finite; give a number of updates, or a share such as '5%'.")
+    unit = _UNITS[unit_word]
+    if unit_word == "" and match["prefix"] == "" and not re.fullmatch(r"[\d_,]+", match["number"]):
+        _refuse_bare_fraction(text, amount)
+    if unit == "%" and amount > 100:
+        raise ValueError(f"duration {text!r} is more than the whole run; give at most 100%.")
+    return Duration(amount=amount, unit=unit)
+
+
+def _refuse_bare_fraction(text: str | int | float, amount: float) -> None:
+    if amount > 1 and amount == int(amount):
+        readings = f"'{amount:.0f} steps'"
+        raise ValueError(f"duration {text!r} is written as a fraction; write {readings} if you mean updates.")
+    steps = f"{amount:g} steps" if amount >= 1 else f"{amount:g} of a step"
+    raise ValueError(f"duration {text!r} can be read as '{steps}' or as '{amount * 100:g}%'; write the one you mean.")

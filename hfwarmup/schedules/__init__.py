@@ -1,0 +1,1 @@
+"""What the learning rate is at update t. Standard library only."""
