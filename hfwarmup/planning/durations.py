@@ -116,16 +116,12 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     if not math.isfinite(amount):
         raise ValueError(f"duration {text!r} is not finite; give a number of updates, or a share such as '5%'.")
     unit = _UNITS[unit_word]
-    if unit_word == "" and match["prefix"] == "" and not re.fullmatch(r"[\d_,]+", match["number"]):
-        _refuse_bare_fraction(text, amount)
+    bare = unit_word == "" and match["prefix"] == ""
+    if bare and (amount != int(amount) or (amount == 1 and not match["number"].isdigit())):
+        steps = f"{amount:g} steps" if amount >= 1 else f"{amount:g} of a step"
+        raise ValueError(
+            f"duration {text!r} can be read as '{steps}' or as '{amount * 100:g}%'; write the one you mean."
+        )
     if unit == "%" and amount > 100:
         raise ValueError(f"duration {text!r} is more than the whole run; give at most 100%.")
     return Duration(amount=amount, unit=unit)
-
-
-def _refuse_bare_fraction(text: str | int | float, amount: float) -> None:
-    if amount > 1 and amount == int(amount):
-        readings = f"'{amount:.0f} steps'"
-        raise ValueError(f"duration {text!r} is written as a fraction; write {readings} if you mean updates.")
-    steps = f"{amount:g} steps" if amount >= 1 else f"{amount:g} of a step"
-    raise ValueError(f"duration {text!r} can be read as '{steps}' or as '{amount * 100:g}%'; write the one you mean.")

@@ -99,9 +99,10 @@ def plan_run(
         reference_batch_size: samples an update when the recipe was tuned; None: k = 1.
         reference_total_steps: updates of the run at the reference batch, which a warmup in % is a share of;
             None: `total_steps`.
-        lr_scaling: linear (Goyal et al. 2017, arXiv:1706.02677, section 2.1), sqrt (Malladi et al. 2022, arXiv:2205.10287) or none.
-        warmup_scaling: linear, constant_samples (Goyal, section 2.2), constant_steps (You et al. 2020, arXiv:1904.00962) or
-            sqrt.
+        lr_scaling: linear (Goyal et al. 2017, arXiv:1706.02677, section 2.1), sqrt (Malladi et al. 2022,
+            arXiv:2205.10287) or none.
+        warmup_scaling: linear, constant_samples (Goyal, section 2.2), constant_steps (You et al. 2020,
+            arXiv:1904.00962) or sqrt.
         max_warmup_fraction: cap on warmup_steps / total_steps, in (0, 1].
         samples_per_epoch: size of the training set, for warmups in epochs.
         tokens_per_sample: for warmups in tokens, and to report tokens.

@@ -55,7 +55,8 @@ class Curve:
 
     def bind(self, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         """The learning rates of all `levels` at an update, as a function of its 0-based index; O(1) in the index."""
-        starts, peaks, floors = ([getattr(level, end) for level in levels] for end in Levels._fields)
+        rise_pairs = [(level.start, level.peak) for level in levels]
+        fall_pairs = [(level.floor, level.peak) for level in levels]
         first_count, last_count, warmup_steps = self.first_count, self.total_steps, self.warmup_steps
         rise, fall, rise_blend, fall_blend = self.rise, self.fall, self.rise_blend, self.fall_blend
 
@@ -64,8 +65,8 @@ class Curve:
             if count > last_count:
                 count = last_count  # type: ignore[assignment]  # an int wherever it is reached
             if count < warmup_steps:
-                return rise_blend(starts, peaks, rise(count))
-            return fall_blend(floors, peaks, fall(count))
+                return rise_blend(rise_pairs, rise(count))
+            return fall_blend(fall_pairs, fall(count))
 
         return learning_rates
 
@@ -94,15 +95,10 @@ def compile_curve(options: ScheduleOptions, *, warmup_steps: int | None, total_s
     )
 
 
-def _scale_peak(_lows: Sequence[float], peaks: Sequence[float], height: float) -> list[float]:
-    """Warmups counted from 1 climb from 0, which no update ever has."""
-    return [peak * height for peak in peaks]
-
-
 _RISE_BLENDS: dict[str, shapes.Blend] = {
     "exponential": shapes.geometric,
-    "noam": _scale_peak,
-    **dict.fromkeys(BETA2_WARMUPS, _scale_peak),
+    "noam": shapes.from_zero,
+    **dict.fromkeys(BETA2_WARMUPS, shapes.from_zero),
 }
 _FALL_BLENDS: dict[str, shapes.Blend] = {
     "exponential": shapes.geometric,

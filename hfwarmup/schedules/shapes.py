@@ -173,33 +173,46 @@ def staircase(steps_after_warmup: int, step_size: int, gamma: float) -> float:
     return gamma ** (steps_after_warmup // step_size)
 
 
-Blend = Callable[[Sequence[float], Sequence[float], float], list[float]]
+Pair = tuple[float, float]
+"""A low level and the peak above it: learning rates."""
+
+Blend = Callable[[Sequence[Pair], float], list[float]]
+"""(pairs, height in [0, 1]) -> the learning rate between low and peak of each pair."""
 
 
-def arithmetic(lows: Sequence[float], peaks: Sequence[float], height: float) -> list[float]:
+def arithmetic(pairs: Sequence[Pair], height: float) -> list[float]:
     """low (1 - h) + peak h for each pair: exact at both ends, and never above the peak, whatever the rounding.
 
-    >>> arithmetic([0.0, 1e-7], [1.0, 2.0], 0.5)
+    >>> arithmetic([(0.0, 1.0), (1e-7, 2.0)], 0.5)
     [0.5, 1.00000005]
     """
     rest = 1.0 - height
-    return [lr if (lr := low * rest + peak * height) < peak else peak for low, peak in zip(lows, peaks, strict=True)]
+    return [lr if (lr := low * rest + peak * height) < peak else peak for low, peak in pairs]
 
 
-def geometric(lows: Sequence[float], peaks: Sequence[float], height: float) -> list[float]:
+def geometric(pairs: Sequence[Pair], height: float) -> list[float]:
     """low^(1 - h) peak^h for each pair: equal factors in equal times. Every low must be above 0 (or its peak be 0).
 
-    >>> [round(lr, 6) for lr in geometric([1e-4], [1e-2], 0.5)]
+    >>> [round(lr, 6) for lr in geometric([(1e-4, 1e-2)], 0.5)]
     [0.001]
     """
     rest = 1.0 - height
-    return [lr if (lr := low**rest * peak**height) < peak else peak for low, peak in zip(lows, peaks, strict=True)]
+    return [lr if (lr := low**rest * peak**height) < peak else peak for low, peak in pairs]
 
 
-def floored(lows: Sequence[float], peaks: Sequence[float], height: float) -> list[float]:
+def floored(pairs: Sequence[Pair], height: float) -> list[float]:
     """max(low, peak h) for each pair: the decay keeps its form until it meets the floor.
 
-    >>> floored([0.1, 0.3], [1.0, 1.0], 0.25)
+    >>> floored([(0.1, 1.0), (0.3, 1.0)], 0.25)
     [0.25, 0.3]
     """
-    return [max(low, peak * height) for low, peak in zip(lows, peaks, strict=True)]
+    return [max(low, peak * height) for low, peak in pairs]
+
+
+def from_zero(pairs: Sequence[Pair], height: float) -> list[float]:
+    """peak h for each pair, for warmups counted from 1: their 0 is before the first update.
+
+    >>> from_zero([(1e-7, 1.0)], 0.25)
+    [0.25]
+    """
+    return [peak * height for _, peak in pairs]

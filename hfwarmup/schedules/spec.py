@@ -1,0 +1,114 @@
+"""Everything that determines the learning rates of a run, as plain data that a checkpoint can keep and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
+from hfwarmup.schedules.named import own_factory, resolve_options
+from hfwarmup.schedules.options import ENDLESS_DECAYS, ScheduleOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSpec:
+    """A schedule over the parameter groups of an optimizer.
+
+    >>> spec = ScheduleSpec(name="warmup_linear", options={}, warmup_steps=2, total_steps=4, peak_lrs=[1.0, 0.1])
+    >>> spec.learning_rates(3)
+    [0.5, 0.05]
+    """
+
+    name: str
+    """a name of this package or of the user's own"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """what was chosen beside the name's defaults; `resolved` holds all of them"""
+    warmup_steps: int | None
+    """updates to the peak as they were given; None or 0 for the names that take them from beta2"""
+    total_steps: int | None
+    """updates of the run"""
+    peak_lrs: Sequence[float]
+    """the peak of each parameter group"""
+
+    @cached_property
+    def curve(self) -> Curve | None:
+        """The compiled curve; None for a user's own schedule, which is a function and nothing more."""
+        if own_factory(self.name) is not None:
+            return None
+        options = resolve_options(self.name, self.options)
+        return compile_curve(options, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
+
+    @property
+    def resolved(self) -> ScheduleOptions:
+        """All options of the schedule; a user's own schedule has the defaults of what it does not set."""
+        return ScheduleOptions() if self.curve is None else self.curve.options
+
+    @property
+    def num_warmup_steps(self) -> int:
+        """Updates to the peak, where they come from beta2 too."""
+        return (self.warmup_steps or 0) if self.curve is None else self.curve.warmup_steps
+
+    @cached_property
+    def levels(self) -> list[Levels]:
+        """Start, peak and floor of each group; of a user's own schedule only the peak is known."""
+        if self.curve is None:
+            return [Levels(0.0, peak, 0.0) for peak in self.peak_lrs]
+        return [self.curve.levels(peak) for peak in self.peak_lrs]
+
+    @cached_property
+    def learning_rates(self) -> Callable[[int], list[float]]:
+        """0-based update -> the learning rate of each group. Groups of one peak are computed once."""
+        if not self.peak_lrs:
+            return lambda _: []
+        distinct = list(dict.fromkeys(self.levels))
+        slots = [distinct.index(level) for level in self.levels]
+        rates = self._own_rates(distinct) if self.curve is None else self.curve.bind(distinct)
+        if len(distinct) == 1:
+            return lambda step: rates(step) * len(slots)
+        if len(distinct) == len(slots):
+            return rates
+
+        def spread(step: int) -> list[float]:
+            values = rates(step)
+            return [values[slot] for slot in slots]
+
+        return spread
+
+    def _own_rates(self, distinct: Sequence[Levels]) -> Callable[[int], list[float]]:
+        factory = own_factory(self.name)
+        assert factory is not None
+        lengths = {"num_warmup_steps": self.warmup_steps, "num_training_steps": self.total_steps}
+        schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in distinct]
+        return lambda step: [schedule(step) for schedule in schedules]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data from which `ScheduleSpec(**…)` makes the same schedule again."""
+        return {**asdict(self), "peak_lrs": list(self.peak_lrs)}
+
+    def differences(self, other: ScheduleSpec) -> dict[str, tuple[Any, Any]]:
+        """What differs between this schedule and `other`, by name: (this one's value, the other's).
+
+        A run that is only longer is no difference for a decay that has no end.
+
+        >>> short = ScheduleSpec(name="warmup_linear", warmup_steps=10, total_steps=100, peak_lrs=[1.0])
+        >>> longer = ScheduleSpec(name="warmup_linear", warmup_steps=10, total_steps=200, peak_lrs=[1.0])
+        >>> short.differences(longer)
+        {'max_steps': (100, 200)}
+        """
+        mine, others = self._comparable(), other._comparable()
+        keys = [*mine, *(key for key in others if key not in mine)]
+        return {key: (mine.get(key), others.get(key)) for key in keys if mine.get(key) != others.get(key)}
+
+    def _comparable(self) -> dict[str, Any]:
+        endless = self.curve is not None and self.resolved.decay in ENDLESS_DECAYS
+        chosen = self.options if self.curve is None else self.resolved.used()
+        peaks = list(dict.fromkeys(self.peak_lrs))
+        return {
+            **({"schedule": self.name} if self.curve is None else {}),
+            **chosen,
+            "warmup_steps": self.num_warmup_steps,
+            "max_steps": None if endless else self.total_steps,
+            "learning_rate": peaks[0] if len(peaks) == 1 else list(self.peak_lrs),
+        }

@@ -1,0 +1,233 @@
+"""What happens around the updates of a Trainer: checks, the plateau's metric, the record of the learning rates."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import zlib
+from array import array
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfwarmup.schedules.named import schedule_names
+from hfwarmup.training.scheduler import WarmupScheduler
+
+logger = logging.getLogger(__name__)
+
+
+class WarmupCallback(TrainerCallback):
+    """Watches over a schedule of this package in any Trainer; `register()` gives one to every Trainer.
+
+    It logs the schedule once, gives a plateau its metric, and compares the learning rate of each update with the
+    schedule's. It does nothing in a Trainer that runs another scheduler.
+    """
+
+    def __init__(self) -> None:
+        self._mismatch_reported = False
+        self._unmatched_metrics: list[str] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        scheduler = _warmup_scheduler(kwargs)
+        if scheduler is None:
+            self._check_replaced(args, kwargs["lr_scheduler"])
+            return
+        self._mismatch_reported = False
+        if isinstance(scheduler.after, ReduceLROnPlateau) and args.eval_strategy == "no":
+            raise ValueError(
+                f"schedule {scheduler.spec.name!r} listens to an evaluation; set eval_strategy to 'steps' or 'epoch'."
+            )
+        if is_rank_zero():
+            logger.info("%s", describe(scheduler))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check_metric_found(_warmup_scheduler(kwargs))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check_metric_found(_warmup_scheduler(kwargs))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        scheduler = _warmup_scheduler(kwargs)
+        if scheduler is None or self._mismatch_reported:
+            return
+        planned = scheduler.get_last_lr()
+        applied = [group["lr"] for group in kwargs["optimizer"].param_groups]
+        if applied != planned:
+            self._report_mismatch(scheduler, state.global_step, planned, applied)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        scheduler = _warmup_scheduler(kwargs)
+        if scheduler is None or not isinstance(scheduler.after, ReduceLROnPlateau):
+            return
+        metrics, name = kwargs["metrics"], scheduler.spec.resolved.metric
+        key = name if name.startswith("eval_") else f"eval_{name}"
+        if key in metrics:
+            scheduler.observe_metric(_same_on_all_ranks(float(metrics[key])))
+            self._unmatched_metrics = []
+        else:
+            self._unmatched_metrics += metrics
+
+    def _check_metric_found(self, scheduler: WarmupScheduler | None) -> None:
+        """Several evaluation sets are evaluated one by one, so a missing metric is judged when all of them are done."""
+        if scheduler is not None and self._unmatched_metrics:
+            available = ", ".join(sorted(set(self._unmatched_metrics)))
+            raise ValueError(
+                f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of {available}."
+            )
+
+    def _check_replaced(self, args: TrainingArguments, lr_scheduler: LRScheduler | None) -> None:
+        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        if name in schedule_names() and is_rank_zero():
+            logger.warning(
+                "lr_scheduler_type=%s does not run: %s took its place; remove the scheduler from the DeepSpeed config or "
+                "from the Trainer's `optimizers`.",
+                name,
+                type(lr_scheduler).__name__,
+            )
+
+    def _report_mismatch(self, scheduler: WarmupScheduler, step: int, planned: list[Any], applied: list[Any]) -> None:
+        index = next((i for i, (a, p) in enumerate(zip(applied, planned, strict=False)) if a != p), 0)
+        message = (
+            f"update {step} runs at learning rate {float(applied[index])!r}, the schedule {scheduler.spec.name!r} says "
+            f"{float(planned[index])!r} (parameter group {index}): something else sets it; look for a second scheduler, a "
+            "callback or a DeepSpeed config."
+        )
+        if scheduler.on_lr_mismatch == "error":
+            raise RuntimeError(message)
+        self._mismatch_reported = True
+        if is_rank_zero():
+            logger.warning("%s", message)
+
+
+class NonFiniteGuard(TrainerCallback):
+    """Stops a run at a loss or gradient that is not finite, before it reaches the weights.
+
+    A non-finite loss makes the gradient non-finite, and the norm of all gradients sees any such element, so one norm an
+    update decides. Under fp16 the gradient scaler skips such updates by itself, and the guard leaves them to it.
+    """
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.fp16:
+            return
+        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not math.isfinite(norm.item()):
+            lr = kwargs["optimizer"].param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"update {state.global_step}: the loss or its gradient is not finite (gradient norm {norm.item()}, learning "
+                f"rate {float(lr):g}); stopped before the weights changed. Lower learning_rate or lengthen warmup."
+            )
+
+
+class LearningRateRecorder(TrainerCallback):
+    """Records the learning rate of every update in `learning_rates.csv` of the run: update, planned, applied.
+
+    At the end all ranks compare what they applied; a difference is an error, and rank 0 logs the agreement.
+    """
+
+    FILE = "learning_rates.csv"
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, float, float]] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        path = Path(args.output_dir, self.FILE)
+        earlier = read_learning_rates(path) if state.global_step and path.exists() else []
+        self._rows = [row for row in earlier if row[0] < state.global_step]
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        scheduler = _warmup_scheduler(kwargs)
+        applied = float(kwargs["optimizer"].param_groups[0]["lr"])
+        planned = applied if scheduler is None else float(scheduler.get_last_lr()[0])
+        self._rows.append((state.global_step, planned, applied))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._write(args)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._write(args)
+        if not dist.is_initialized():
+            return
+        checksum = zlib.crc32(array("d", [row[2] for row in self._rows]).tobytes())
+        checksums: list[int] = [0] * dist.get_world_size()
+        dist.all_gather_object(checksums, checksum)
+        if len(set(checksums)) > 1:
+            raise RuntimeError(
+                f"the ranks applied different learning rates (checksums {checksums}); look for a rank-dependent optimizer or callback."
+            )
+        if is_rank_zero():
+            logger.info("all %d ranks applied the same %d learning rates", len(checksums), len(self._rows))
+
+    def _write(self, args: TrainingArguments) -> None:
+        if not is_rank_zero():
+            return
+        path = Path(args.output_dir, self.FILE)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("update", "planned", "applied"))
+            writer.writerows((update, repr(planned), repr(applied)) for update, planned, applied in self._rows)
+        os.replace(temporary, path)
+
+
+def read_learning_rates(path: Path) -> list[tuple[int, float, float]]:
+    """The rows of a `learning_rates.csv`: (0-based update, planned, applied)."""
+    with path.open(newline="") as file:
+        return [
+            (int(update), float(planned), float(applied)) for update, planned, applied in list(csv.reader(file))[1:]
+        ]
+
+
+def describe(scheduler: WarmupScheduler) -> str:
+    """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
+    spec = scheduler.spec
+    start, peak = spec.learning_rates(0)[0], spec.peak_lrs[0]
+    line = f"schedule {spec.name}: learning rate {start:g} at update 0, {peak:g} at update {spec.num_warmup_steps}"
+    if spec.total_steps:
+        line += f", {spec.learning_rates(spec.total_steps - 1)[0]:g} at update {spec.total_steps - 1}"
+    groups = len(spec.peak_lrs)
+    return line + (f" ({groups} parameter groups)" if groups > 1 else "")
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks for all: rank 0, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _warmup_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
+    """The Trainer's scheduler if it is ours, out of accelerate's wrapper too."""
+    scheduler = kwargs.get("lr_scheduler")
+    scheduler = getattr(scheduler, "scheduler", scheduler)
+    return scheduler if isinstance(scheduler, WarmupScheduler) else None
+
+
+def _same_on_all_ranks(metric: float) -> float:
+    """Rank 0's value, so that a metric that differs in its last bit cannot split the learning rates."""
+    if not dist.is_initialized():
+        return metric
+    values = [metric]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

@@ -1,0 +1,43 @@
+"""What a resumed run does when its schedule is not the checkpoint's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from hfwarmup.schedules.spec import ScheduleSpec
+
+logger = logging.getLogger(__name__)
+
+OnScheduleChange = Literal["error", "config", "checkpoint"]
+"""error stops the run; config follows the configured schedule; checkpoint goes on with the saved one."""
+
+
+def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChange, *, step: int) -> ScheduleSpec:
+    """The schedule to follow from update `step` on, under the resume policy.
+
+    Raises ValueError under `error` when the two differ: every changed name with both values, and what to pass.
+    """
+    differences = saved.differences(configured)
+    if not differences:
+        return configured
+    listed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in differences.items())
+    if policy == "error":
+        raise ValueError(
+            f"schedule changed since the checkpoint at update {step}: {listed}; {_remedy(set(differences))}"
+        )
+    old_lr, new_lr = max(saved.learning_rates(step)), max(configured.learning_rates(step))
+    if policy == "checkpoint":
+        logger.warning("on_schedule_change=checkpoint: the checkpoint's schedule stays, without %s", listed)
+        return saved
+    logger.warning("on_schedule_change=config: %s; update %d runs at %g, not %g", listed, step, new_lr, old_lr)
+    return configured
+
+
+def _remedy(changed: set[str]) -> str:
+    if changed == {"max_steps"}:
+        return (
+            "to train longer pass on_schedule_change=config (the decay is laid over the new length, the learning rate "
+            "jumps) or checkpoint (the old decay ends where it would have, and its last learning rate stays)."
+        )
+    return "pass on_schedule_change=config to follow the new schedule from here on, or checkpoint to keep the old one."

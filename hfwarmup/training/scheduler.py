@@ -1,0 +1,281 @@
+"""The one torch scheduler: a schedule laid over the parameter groups of an optimizer, and any scheduler after it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from hfwarmup.schedules.named import own_factory, resolve_options
+from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.training.optim import check_weight_decay, decay_coefficient
+from hfwarmup.training.resume import OnScheduleChange, settle
+
+OnLrMismatch = Literal["warn", "error"]
+
+
+class WarmupScheduler(LRScheduler):
+    """A schedule by name on a torch optimizer; step it once after every `optimizer.step()`.
+
+    Update t of a parameter group runs at schedule(t), with the group's own peak (its `lr`), start and floor. The index
+    t follows the optimizer's updates: further calls of `step()` between two updates change nothing, so that accelerate,
+    which calls a prepared scheduler once per process, comes out right. Where the optimizer has never stepped (a walk
+    along the curve), every call counts.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks.
+        name: a schedule, see `hfwarmup.schedules.named.SCHEDULES`.
+        num_warmup_steps: updates to the peak; None or 0 for the names that take it from the optimizer's beta2.
+        num_training_steps: updates of the run; not needed for decays that have no end.
+        after: a torch scheduler that takes over at the peak; see `warmup`.
+        on_schedule_change: what `load_state_dict` does when the checkpoint's schedule is another one: `error` stops,
+            `config` follows this one from the checkpoint's update on, `checkpoint` goes on with the old one.
+        on_lr_mismatch: what the Trainer callback does when something else changed the learning rate: warn or error.
+        **options: fields of `ScheduleOptions`.
+
+    Raises:
+        ValueError: one line with what is wrong, its value and the remedy.
+
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = WarmupScheduler(optimizer, "warmup_linear", num_warmup_steps=2, num_training_steps=4)
+    >>> for update in range(3):
+    ...     print(update, scheduler.get_last_lr())
+    ...     optimizer.step()
+    ...     scheduler.step()
+    0 [1e-07]
+    1 [0.50000005]
+    2 [1.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        name: str = "hfwarmup",
+        *,
+        num_warmup_steps: int | None = None,
+        num_training_steps: int | None = None,
+        after: LRScheduler | None = None,
+        on_schedule_change: OnScheduleChange = "error",
+        on_lr_mismatch: OnLrMismatch = "warn",
+        **options: Any,
+    ) -> None:
+        _check_choice("on_schedule_change", on_schedule_change, get_args(OnScheduleChange))
+        _check_choice("on_lr_mismatch", on_lr_mismatch, get_args(OnLrMismatch))
+        # accelerate's wrapper has no step hooks; the optimizer that it wraps has.
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        groups = optimizer.param_groups
+        self.on_schedule_change, self.on_lr_mismatch = on_schedule_change, on_lr_mismatch
+        self.spec = ScheduleSpec(
+            name=name,
+            options=_with_beta2(optimizer, name, options),
+            warmup_steps=num_warmup_steps,
+            total_steps=num_training_steps,
+            # initial_lr is torch's convention for a peak that an earlier scheduler has moved away from.
+            peak_lrs=[float(group["lr"] if after else group.get("initial_lr", group["lr"])) for group in groups],
+        )
+        self.after = after if after is not None else _plateau(optimizer, self.spec)
+        self._weight_decays = [
+            group.setdefault("initial_weight_decay", group["weight_decay"]) if "weight_decay" in group else 0.0
+            for group in groups
+        ]
+        check_weight_decay(self.spec, self._weight_decays)
+        self._lr_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
+        self._updates = _UpdateCounter()
+        optimizer.register_step_post_hook(self._updates)
+        self._stepped_at_update = 0
+        self._lay(self.spec)
+        super().__init__(optimizer)
+        self.base_lrs = list(self.spec.peak_lrs)
+
+    def _lay(self, spec: ScheduleSpec) -> None:
+        """Take over `spec`; the hot path reads only plain attributes."""
+        self.spec = spec
+        self._learning_rates = spec.learning_rates
+        self._coupled = spec.resolved.weight_decay == "coupled"
+        self._warmup_steps = spec.num_warmup_steps
+        self._last_scheduled = self._warmup_steps if self.after is not None else float("inf")
+
+    def step(self) -> None:  # type: ignore[override]  # torch's deprecated epoch argument is not taken
+        """Advance to the next update. Calls beyond the first between two optimizer updates change nothing."""
+        updates = self._updates.count
+        if updates and updates == self._stepped_at_update:
+            return
+        self._stepped_at_update = updates
+        self._step_count += 1
+        self.last_epoch += 1
+        if self.last_epoch <= self._last_scheduled:
+            self._apply(self._learning_rates(self.last_epoch))
+        elif isinstance(self.after, ReduceLROnPlateau):
+            self._last_lr = _current_lrs(self.optimizer)
+        else:
+            assert self.after is not None
+            self.after.step()
+            self._last_lr = _current_lrs(self.optimizer)
+            self._apply_weight_decay()
+
+    def observe_metric(self, metric: float) -> None:
+        """Give a plateau the metric of an evaluation. It is ignored until the peak; patience counts from there.
+
+        Raises ValueError when no ReduceLROnPlateau follows the warmup.
+        """
+        if not isinstance(self.after, ReduceLROnPlateau):
+            raise ValueError(f"schedule {self.spec.name!r} listens to no metric; use 'warmup_plateau'.")
+        if self.last_epoch >= self._warmup_steps:
+            self.after.step(metric)
+            self._last_lr = _current_lrs(self.optimizer)
+            self._apply_weight_decay()
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The learning rates of the current update; nothing is chained, so asking twice is the same."""
+        return list(self._last_lr)
+
+    def _apply(self, learning_rates: list[float]) -> None:
+        """Write the learning rates into the groups, into a tensor where the optimizer keeps it as one."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(learning_rates):
+            raise ValueError(
+                f"the optimizer has {len(groups)} parameter groups, and had {len(learning_rates)} when the scheduler "
+                "was made; add groups before making it."
+            )
+        for group, lr in zip(groups, learning_rates):  # noqa: B905  the lengths are checked, and strict= costs
+            if self._lr_tensors and isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self._last_lr: list[float] = learning_rates  # type: ignore[assignment]  # torch's own list may hold tensors
+        if not self._coupled:
+            self._apply_weight_decay()
+
+    def _apply_weight_decay(self) -> None:
+        if self._coupled:
+            return
+        mode = self.spec.resolved.weight_decay
+        rows = zip(self.optimizer.param_groups, self._weight_decays, self._last_lr, self.spec.levels, strict=True)
+        for group, weight_decay, lr, level in rows:
+            if weight_decay:
+                group["weight_decay"] = decay_coefficient(mode, weight_decay, lr=float(lr), peak_lr=level.peak)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The update's index, the schedule and the state of what comes after it: plain data, safe for weights_only."""
+        return {
+            "last_epoch": self.last_epoch,
+            "schedule": self.spec.to_dict(),
+            "last_lr": [float(lr) for lr in self._last_lr],
+            "after": None if self.after is None else self.after.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, under the resume policy `on_schedule_change` where its schedule is another one.
+
+        Learning rates are set again from the schedule, since loading the optimizer's state has put back the old ones.
+
+        Raises ValueError when the schedules differ and the policy is `error`, or when the state is another scheduler's.
+        """
+        if "schedule" not in state_dict:
+            raise ValueError(
+                f"the checkpoint's scheduler is not a WarmupScheduler (its state has {', '.join(state_dict)}); "
+                "resume with the schedule that wrote it, or start a new run from its weights."
+            )
+        saved = ScheduleSpec(**state_dict["schedule"])
+        self.last_epoch = state_dict["last_epoch"]
+        self._lay(settle(saved, self.spec, self.on_schedule_change, step=self.last_epoch))
+        self.base_lrs = list(self.spec.peak_lrs)
+        self._step_count = self.last_epoch + 1
+        self._stepped_at_update = self._updates.count
+        for group, peak in zip(self.optimizer.param_groups, self.spec.peak_lrs, strict=True):
+            group["initial_lr"] = peak
+        if self.after is not None and state_dict["after"] is not None:
+            self.after.load_state_dict(state_dict["after"])
+        if self.after is None or self.last_epoch < self._warmup_steps:
+            self._apply(self._learning_rates(self.last_epoch))
+        else:
+            pairs = zip(state_dict["last_lr"], saved.peak_lrs, self.spec.peak_lrs, strict=True)
+            self._apply([lr if old == new else lr * new / old for lr, old, new in pairs])
+
+
+def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
+    """A warmup in front of any torch scheduler: `num_warmup_steps` updates up to the first learning rate of `after`,
+    which then begins to count.
+
+    Update t < T_w runs at the warmup's learning rate, update T_w + n at what `after` gives for its own n. After a
+    ReduceLROnPlateau is given its metric by `observe_metric`; before the peak it does not listen.
+
+    Args:
+        after: a torch scheduler that has not been stepped; its optimizer is used.
+        num_warmup_steps: T_w, optimizer updates.
+        shape: gradual, exponential, cosine, polynomial, saturating, linear or constant.
+        **options: `initial_lr` or `initial_ratio`, `power`, `tau`, `weight_decay`, `on_schedule_change`.
+
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = warmup(torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5), num_warmup_steps=2, initial_lr=0.5)
+    >>> applied = []
+    >>> for _ in range(7):
+    ...     applied += scheduler.get_last_lr()
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> applied
+    [0.5, 0.75, 1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    if shape in BETA2_WARMUPS or shape == "noam":
+        raise ValueError(
+            f"shape={shape!r} does not reach the peak at an update of your choice; use for example 'gradual'."
+        )
+    if isinstance(after, WarmupScheduler):
+        raise ValueError("after is a WarmupScheduler, which has its own warmup; choose its decay instead.")
+    if after.last_epoch > 0:
+        raise ValueError(f"after has made {after.last_epoch} steps; wrap it before it is stepped.")
+    return WarmupScheduler(after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup=shape, **options)
+
+
+class _UpdateCounter:
+    """Counts an optimizer's updates; not the scheduler itself, which the optimizer's hook would keep alive."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: Any) -> None:
+        self.count += 1
+
+
+def _with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options`, with beta2 read from the optimizer where the warmup needs it and it is not given."""
+    if (
+        own_factory(name) is not None
+        or resolve_options(name, options).warmup not in BETA2_WARMUPS
+        or "beta2" in options
+    ):
+        return options
+    found = {group["betas"][1] for group in optimizer.param_groups if "betas" in group}
+    if len(found) != 1:
+        seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
+        raise ValueError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
+    return {**options, "beta2": float(found.pop())}
+
+
+def _current_lrs(optimizer: Optimizer) -> list[float]:
+    return [float(group["lr"]) for group in optimizer.param_groups]
+
+
+def _plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | None:
+    options = spec.resolved
+    if options.decay != "plateau":
+        return None
+    if options.min_lr > min(spec.peak_lrs):
+        raise ValueError(f"min_lr={options.min_lr} is above the peak learning rate {min(spec.peak_lrs)}; lower it.")
+    return ReduceLROnPlateau(
+        optimizer,
+        mode=options.mode,
+        factor=options.factor,
+        patience=options.patience,
+        threshold=options.threshold,
+        cooldown=options.cooldown,
+        min_lr=options.min_lr,
+    )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
