@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, cast
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from hfwarmup.planning.config import ConfigError, read_config, unknown_key
+from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
+from hfwarmup.schedules.named import own_factory, resolve_options, schedule_names
+from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.training.precision import choose_precision
+from hfwarmup.training.resume import OnScheduleChange
+from hfwarmup.training.run_folder import Resume
 
 
 @dataclass(kw_only=True)
@@ -41,3 +58,224 @@ class DataArguments:
             raise ValueError(f"block_size={self.block_size} < 2: no token is left to predict; raise block_size.")
         if self.tokenize_workers < 0:
             raise ValueError(f"tokenize_workers={self.tokenize_workers} < 0; give 0 for this process, or a count.")
+
+
+@dataclass(kw_only=True)
+class ModelArguments:
+    """Which model is trained: a checkpoint, or a new one from a config."""
+
+    model: str = field(
+        default="", metadata={"help": "a checkpoint to start from, folder or hub name; empty: a new model"}
+    )
+    model_type: str = field(default="llama", metadata={"help": "a new model's architecture, as transformers names it"})
+    config_overrides: str = field(
+        default="{}", metadata={"help": "a new model's settings: a YAML map, or JSON, such as '{\"hidden_size\": 256}'"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.model and self.overrides:
+            raise ValueError(
+                f"config_overrides are for a new model, and model={self.model!r} brings its own; drop one."
+            )
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """config_overrides as a map."""
+        given: Any = self.config_overrides
+        try:
+            parsed = json.loads(given) if isinstance(given, str) else given
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config_overrides={given!r} is not JSON ({error.msg}); quote its names.") from None
+        if not isinstance(parsed, dict):
+            raise ValueError(f"config_overrides={given!r}: give a map of settings.")
+        return parsed
+
+
+@dataclass(kw_only=True)
+class WarmupArguments:
+    """The warmup, and how it and the peak follow the number of processes."""
+
+    warmup: str = field(
+        default="", metadata={"help": "the warmup's length: 500, '5%', '2 epochs', '100k samples' or '20M tokens'"}
+    )
+    reference_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "global batch, in samples, at which learning_rate and warmup were tuned; empty: no scaling"},
+    )
+    lr_scaling: LrScaling = field(
+        default="linear", metadata={"help": "how the peak follows k = batch / reference batch"}
+    )
+    warmup_scaling: WarmupScaling = field(default="linear", metadata={"help": "how the warmup's steps follow k"})
+    max_warmup_fraction: float = field(default=0.5, metadata={"help": "longest warmup, as a share of the run"})
+    on_schedule_change: OnScheduleChange = field(
+        default="error",
+        metadata={
+            "help": "when a resumed run's schedule is not the checkpoint's: stop, follow the config, or the checkpoint"
+        },
+    )
+
+
+@dataclass(kw_only=True)
+class RecipeArguments(TrainingArguments):
+    """TrainingArguments with the defaults of a recipe: precision and compilation chosen, no run overwritten."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = field(
+        default="auto", metadata={"help": "auto: bf16 where the device has it fast, fp16 on older GPUs, else fp32"}
+    )
+    torch_compile: str = field(  # type: ignore[assignment]
+        default="auto", metadata={"help": "auto: when the run is long enough to pay for it; or true, or false"}
+    )
+    resume: Resume = field(
+        default="never", metadata={"help": "never, auto (from the last checkpoint, if there is one) or must"}
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate at the reference batch"})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "hide losses that are not finite in the logs"}
+    )
+    report_to: str = field(default="none", metadata={"help": "trackers: tensorboard, trackio, …, or none"})  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        choice = str(self.torch_compile).lower()
+        if choice not in ("auto", "true", "false"):
+            raise ValueError(f"torch_compile={self.torch_compile!r}: choose auto, true or false.")
+        self.auto_compile = choice == "auto"
+        self.torch_compile = choice == "true"  # type: ignore[assignment]
+        # transformers asks for use_cpu before it lets a CPU train in bf16.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.precision_reason = self._settle_precision()
+        super().__post_init__()
+        if self.precision == "fp32":
+            self.mixed_precision = "no"  # whatever the launcher was told
+
+    def _settle_precision(self) -> str:
+        """Turn `precision` into bf16 and fp16, and say why."""
+        flagged = {"bf16"} if self.bf16 else {"fp16"} if self.fp16 else set()
+        if flagged - {self.precision, "auto"} and self.precision != "auto":
+            raise ValueError(f"precision={self.precision} and {flagged.pop()}=true contradict; give one of them.")
+        reason = "as asked for"
+        if flagged:
+            self.precision = cast(Any, flagged.pop())
+        elif self.precision == "auto":
+            device = torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator()
+            self.precision, reason = choose_precision(device or torch.device("cpu"))
+        self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
+        return f"precision {self.precision}: {reason}"
+
+
+def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """The dataclasses `types`, filled from `--config FILE` (YAML) and flags; a flag wins over the file.
+
+    Prints what is wrong, one line each, and exits with status 2 when something is.
+    """
+    try:
+        return _parse(types, sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+
+def _parse(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+    parser = _Parser(types, allow_abbrev=False)  # type: ignore[arg-type]
+    parser.add_argument("--config", type=Path, help="a YAML file of settings; flags win over it")
+    known = {field.name for kind in types for field in fields(cast(Any, kind)) if field.init}
+    config = _config_path(argv)
+    if config is not None:
+        parser.set_defaults(**read_config(config, known))
+        for action in parser._actions:
+            action.required = False
+    *filled, _, unknown = parser.parse_args_into_dataclasses(
+        list(argv), return_remaining_strings=True, look_for_args_file=False
+    )
+    flags = [word.split("=")[0] for word in unknown if word.startswith("--")]
+    if unknown:
+        raise ConfigError(
+            [unknown_key(flag.lstrip("-").replace("-", "_"), known) for flag in flags]
+            or [f"stray argument {unknown[0]!r}; flags begin with --."]
+        )
+    return tuple(filled)
+
+
+class _Parser(HfArgumentParser):
+    """transformers' parser, which says one line where argparse prints its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([f"{message}."])
+
+
+def _config_path(argv: Sequence[str]) -> Path | None:
+    finder = _Parser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path)
+    return cast("Path | None", finder.parse_known_args(list(argv))[0].config)
+
+
+def plan_training(
+    training: TrainingArguments,
+    warmup: WarmupArguments,
+    *,
+    num_samples: int,
+    tokens_per_sample: int | None = None,
+) -> Plan:
+    """Plan a Trainer's run and write the result into `training`: learning_rate, warmup_steps and the resume policy.
+
+    The global batch is per-device batch x processes x accumulation, as the Trainer will have it; `num_samples` is the
+    size of the training set. `training.warmup_steps` is the only owner of the warmup's length.
+
+    Raises ValueError when the warmup is given twice, or where the schedule has a length of its own.
+    """
+    if warmup.warmup != "" and training.warmup_steps:
+        raise ValueError(
+            f"warmup={warmup.warmup!r} and warmup_steps={training.warmup_steps} are both given; keep warmup."
+        )
+    name = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
+    chosen = dict(cast("dict[str, Any] | None", training.lr_scheduler_kwargs) or {})
+    ours = name in schedule_names()
+    if (
+        ours
+        and own_factory(name) is None
+        and resolve_options(name, chosen).warmup in BETA2_WARMUPS
+        and warmup.warmup != ""
+    ):
+        raise ValueError(
+            f"warmup={warmup.warmup!r}: schedule {name!r} takes its length from adam_beta2; leave warmup empty."
+        )
+    total_steps = update_steps(training, num_samples)
+    reference_batch = warmup.reference_batch_size
+    plan = plan_run(
+        learning_rate=training.learning_rate,
+        warmup=warmup.warmup if warmup.warmup != "" else training.get_warmup_steps(total_steps),
+        total_steps=total_steps,
+        per_device_batch_size=training.train_batch_size,
+        num_processes=training.world_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        reference_batch_size=reference_batch,
+        reference_total_steps=None
+        if training.max_steps > 0 or reference_batch is None
+        else math.ceil(training.num_train_epochs * num_samples / reference_batch),
+        lr_scaling=warmup.lr_scaling,
+        warmup_scaling=warmup.warmup_scaling,
+        max_warmup_fraction=warmup.max_warmup_fraction,
+        samples_per_epoch=num_samples,
+        tokens_per_sample=tokens_per_sample,
+    )
+    training.learning_rate, training.warmup_steps = plan.peak_lr, plan.warmup_steps
+    if ours:
+        training.lr_scheduler_kwargs = {"on_schedule_change": warmup.on_schedule_change, **chosen}
+    return plan
+
+
+def update_steps(training: TrainingArguments, num_samples: int) -> int:
+    """Optimizer updates of a run over `num_samples` samples, as the Trainer counts them.
+
+    max_steps if it is set; else ceil(epochs x updates an epoch), where every process has the same number of batches
+    and the last update of an epoch may accumulate fewer.
+    """
+    if training.max_steps > 0:
+        return training.max_steps
+    round_up = 0 if training.dataloader_drop_last else 1
+    batches = _divide(num_samples, training.train_batch_size, round_up)
+    batches_per_process = _divide(batches, training.world_size, round_up)
+    updates_per_epoch = max(1, _divide(batches_per_process, training.gradient_accumulation_steps, 1))
+    return math.ceil(training.num_train_epochs * updates_per_epoch)
+
+
+def _divide(count: int, size: int, round_up: int) -> int:
+    return -(-count // size) if round_up else count // size

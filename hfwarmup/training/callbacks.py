@@ -93,8 +93,8 @@ class WarmupCallback(TrainerCallback):
         name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
         if name in schedule_names() and is_rank_zero():
             logger.warning(
-                "lr_scheduler_type=%s does not run: %s took its place; remove the scheduler from the DeepSpeed config or "
-                "from the Trainer's `optimizers`.",
+                "lr_scheduler_type=%s does not run: %s took its place; remove the scheduler from the DeepSpeed config "
+                "or from the Trainer's `optimizers`.",
                 name,
                 type(lr_scheduler).__name__,
             )
@@ -103,8 +103,8 @@ class WarmupCallback(TrainerCallback):
         index = next((i for i, (a, p) in enumerate(zip(applied, planned, strict=False)) if a != p), 0)
         message = (
             f"update {step} runs at learning rate {float(applied[index])!r}, the schedule {scheduler.spec.name!r} says "
-            f"{float(planned[index])!r} (parameter group {index}): something else sets it; look for a second scheduler, a "
-            "callback or a DeepSpeed config."
+            f"{float(planned[index])!r} (parameter group {index}): something else sets it; look for a "
+            "second scheduler, a callback or a DeepSpeed config."
         )
         if scheduler.on_lr_mismatch == "error":
             raise RuntimeError(message)
@@ -131,8 +131,9 @@ class NonFiniteGuard(TrainerCallback):
         if not math.isfinite(norm.item()):
             lr = kwargs["optimizer"].param_groups[0]["lr"]
             raise FloatingPointError(
-                f"update {state.global_step}: the loss or its gradient is not finite (gradient norm {norm.item()}, learning "
-                f"rate {float(lr):g}); stopped before the weights changed. Lower learning_rate or lengthen warmup."
+                f"update {state.global_step}: the loss or its gradient is not finite (gradient norm {norm.item()}, "
+                f"learning rate {float(lr):g}); stopped before the weights changed; "
+                "lower learning_rate or lengthen warmup."
             )
 
 
@@ -150,7 +151,7 @@ class LearningRateRecorder(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        path = Path(args.output_dir, self.FILE)
+        path = Path(str(args.output_dir), self.FILE)
         earlier = read_learning_rates(path) if state.global_step and path.exists() else []
         self._rows = [row for row in earlier if row[0] < state.global_step]
 
@@ -176,7 +177,8 @@ class LearningRateRecorder(TrainerCallback):
         dist.all_gather_object(checksums, checksum)
         if len(set(checksums)) > 1:
             raise RuntimeError(
-                f"the ranks applied different learning rates (checksums {checksums}); look for a rank-dependent optimizer or callback."
+                f"the ranks applied different learning rates (checksums {checksums}); "
+                "look for an optimizer or callback that depends on the rank."
             )
         if is_rank_zero():
             logger.info("all %d ranks applied the same %d learning rates", len(checksums), len(self._rows))
@@ -184,7 +186,7 @@ class LearningRateRecorder(TrainerCallback):
     def _write(self, args: TrainingArguments) -> None:
         if not is_rank_zero():
             return
-        path = Path(args.output_dir, self.FILE)
+        path = Path(str(args.output_dir), self.FILE)
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file)

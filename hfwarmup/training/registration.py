@@ -51,7 +51,7 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
         _add_name(known)
     copyreg.pickle(SchedulerType, _reduce)
     if WarmupCallback not in transformers.trainer.DEFAULT_CALLBACKS:
-        transformers.trainer.DEFAULT_CALLBACKS.append(WarmupCallback)
+        transformers.trainer.DEFAULT_CALLBACKS.append(WarmupCallback)  # type: ignore[arg-type]
     if name is None and factory is None:
         return
     if name is None or factory is None:
@@ -64,10 +64,14 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
 
 def _add_name(name: str) -> None:
     """One new member of the enum and its entry in the table; nothing if it is there."""
-    if name in SchedulerType:
+    if name in _names():
         return
     member = aenum.extend_enum(SchedulerType, name.upper(), name)
-    TYPE_TO_SCHEDULER_FUNCTION[member] = partial(_build_scheduler, name=name)
+    TYPE_TO_SCHEDULER_FUNCTION[member] = partial(_build_scheduler, name=name)  # type: ignore[assignment]
+
+
+def _names() -> set[str]:
+    return {member.value for member in SchedulerType}
 
 
 def _build_scheduler(optimizer: Optimizer, *, name: str, **arguments: Any) -> WarmupScheduler:
@@ -87,7 +91,7 @@ def _reduce(member: SchedulerType) -> tuple[Any, tuple[str]]:
 
 def _restore(value: str) -> SchedulerType:
     register()
-    if value not in SchedulerType:
+    if value not in _names():
         raise ValueError(
             f"these arguments use the schedule {value!r}; call hfwarmup.register({value!r}, factory) first."
         )

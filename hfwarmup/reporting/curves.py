@@ -1,0 +1,93 @@
+"""Pictures of a run: the learning rate planned and applied, and the losses. matplotlib, without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hfwarmup.schedules.curve import Schedule
+
+PLANNED, APPLIED, TRAIN, VALIDATION = "#4269d0", "#ff725c", "#9498a0", "#4269d0"
+MAX_POINTS = 2000
+
+
+def plot_learning_rates(
+    path: Path, *, planned: Sequence[float], applied: Sequence[tuple[int, float]], warmup_steps: int, title: str
+) -> None:
+    """Write the planned learning rate as a line, the applied one as dots, and the warmup shaded.
+
+    Args:
+        path: picture to write; its suffix chooses PNG or SVG.
+        planned: learning rate of each update of the run.
+        applied: (0-based update, learning rate) of the updates that were made.
+        warmup_steps: updates to the peak.
+        title: one line over the picture.
+    """
+    figure, axes = _figure(title, "learning rate")
+    _shade_warmup(axes, warmup_steps)
+    steps = range(0, len(planned), max(1, len(planned) // MAX_POINTS))
+    axes.plot(steps, [planned[step] for step in steps], color=PLANNED, linewidth=2, label="planned")
+    dots = applied[:: max(1, len(applied) // 50)]
+    axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied") if dots else None
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_ylim(bottom=0)
+    _save(figure, axes, path)
+
+
+def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_steps: int, title: str) -> None:
+    """Write the training and validation loss of a Trainer's `state.log_history`, with the warmup shaded.
+
+    Losses are in nats a token for language models.
+    """
+    figure, axes = _figure(title, "loss")
+    _shade_warmup(axes, warmup_steps)
+    for key, label, style, color in (("loss", "train", "-", TRAIN), ("eval_loss", "validation", "o-", VALIDATION)):
+        points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=5, linewidth=2)
+            axes.annotate(f"{points[-1][1]:.2f}", points[-1], textcoords="offset points", xytext=(6, -3), color=color)
+    _save(figure, axes, path)
+
+
+def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *, total_steps: int) -> None:
+    """Write small multiples, one panel a schedule: name -> (schedule, warmup_steps), each over `total_steps` updates."""
+    columns = 4
+    rows = -(-len(schedules) // columns)
+    figure = Figure(figsize=(11, 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel in panels.flat[len(schedules) :]:
+        panel.set_visible(False)
+    for panel, (name, (schedule, warmup_steps)) in zip(panels.flat, schedules.items(), strict=False):
+        panel.axvspan(0, warmup_steps, color=PLANNED, alpha=0.12, linewidth=0)
+        panel.plot(range(total_steps), [schedule(step) for step in range(total_steps)], color=PLANNED, linewidth=1.8)
+        panel.set_title(name, fontsize=10)
+        panel.set_xticks([0, total_steps])
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("update (warmup shaded)", fontsize=10)
+    figure.supylabel("learning rate / peak", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def _figure(title: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("update")
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    return figure, axes
+
+
+def _shade_warmup(axes: Axes, warmup_steps: int) -> None:
+    if warmup_steps:
+        axes.axvspan(0, warmup_steps, color=PLANNED, alpha=0.1, linewidth=0, label=f"warmup, {warmup_steps} updates")
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
