@@ -125,6 +125,7 @@ launch() {
   flags+=(--config_file "$config" --num_processes "$processes" --num_machines "$machines" --machine_rank "$rank")
   flags+=(--main_process_port "$port" ${ip:+--main_process_ip "$ip"})
   flags+=(${MIXED_PRECISION:+--mixed_precision "$MIXED_PRECISION"})
+  ((processes > 1)) || flags+=(--quiet)  # a recipe says what is wrong; no traceback of accelerate's under it
 
   install ""
   if ((gpus > 0)) && [[ ! $dry_run ]]; then  # without CUDA in torch, every rank would train alone, in silence

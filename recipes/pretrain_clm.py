@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, Trainer, default_data_collator, set_seed
 
 import hfwarmup
-from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
+from hfwarmup.reporting.run import draw_run
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -23,10 +23,10 @@ from hfwarmup.training.arguments import (
     parse_arguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, read_learning_rates
-from hfwarmup.training.console import speak_from_rank_zero
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
-from hfwarmup.training.model import new_config
+from hfwarmup.training.model import build_model
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint
 
@@ -47,18 +47,12 @@ def main() -> None:
     data = prepare_data(data_args, seed=args.data_seed or 0, main_process_first=args.main_process_first)
 
     # 3. Model: a checkpoint, or a new one from a config.
-    if model_args.model:
-        model = AutoModelForCausalLM.from_pretrained(model_args.model)
-    else:
-        model = AutoModelForCausalLM.from_config(new_config(model_args, data.tokenizer, data_args.block_size))
+    model = build_model(AutoModelForCausalLM, model_args, data.tokenizer, data_args.block_size)
+    size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     logger.info(
-        "%s: %.1fM parameters; %d training blocks of %d tokens; %s",
-        model.config.model_type,
-        model.num_parameters() / 1e6,
-        len(data.train),
-        data_args.block_size,
-        args.precision_reason,
+        "%s, %s; %d training blocks of %d tokens", model.config.model_type, size, len(data.train), data_args.block_size
     )
+    logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     plan = plan_training(args, warmup_args, num_samples=len(data.train), tokens_per_sample=data_args.block_size)
@@ -81,41 +75,24 @@ def main() -> None:
     # 6. Results: model, metrics, pictures.
     trainer.save_model()
     metrics = trainer.evaluate()
-    metrics["eval_perplexity"] = math.exp(min(metrics["eval_loss"], 700.0))
-    metrics["eval_bits_per_byte"] = metrics["eval_loss"] / math.log(2) / data.validation_bytes_per_token
+    nats = metrics["eval_loss"]
+    metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
+    metrics["eval_bits_per_byte"] = nats / math.log(2) / data.validation_bytes_per_token
     trainer.save_metrics("train", result.metrics)
     trainer.save_metrics("eval", metrics)
     trainer.save_state()
     if trainer.is_world_process_zero():
         folder = Path(args.output_dir)
-        rows = read_learning_rates(folder / LearningRateRecorder.FILE)
-        spec = trainer.lr_scheduler.spec
-        title = f"{spec.name}: peak {plan.peak_lr:g}, warmup {spec.num_warmup_steps} of {plan.total_steps} updates"
-        plot_learning_rates(
-            folder / "schedule.png",
-            planned=[spec.learning_rates(step)[0] for step in range(plan.total_steps)],
-            applied=[(update, applied) for update, _, applied in rows],
-            warmup_steps=spec.num_warmup_steps,
-            title=title,
-        )
-        plot_losses(
-            folder / "loss.png",
-            log_history=trainer.state.log_history,
-            warmup_steps=spec.num_warmup_steps,
-            title=f"validation {metrics['eval_loss']:.3f} nats a token, {metrics['eval_bits_per_byte']:.3f} bits a byte",
-        )
+        draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
+        bits, uniform = metrics["eval_bits_per_byte"], math.log(len(data.tokenizer))
         logger.info(
-            "validation loss %.3f nats a token (perplexity %.1f, %.3f bits a byte; a uniform guess is %.2f nats)",
-            metrics["eval_loss"],
-            metrics["eval_perplexity"],
-            metrics["eval_bits_per_byte"],
-            math.log(len(data.tokenizer)),
+            "validation loss %.3f nats a token, %.3f bits a byte; a uniform guess is %.2f nats", nats, bits, uniform
         )
-        logger.info("model      %s", folder / "model.safetensors")
-        logger.info("metrics    %s", folder / "all_results.json")
-        logger.info("pictures   %s  %s", folder / "schedule.png", folder / "loss.png")
+        logger.info("model     %s", folder / "model.safetensors")
+        logger.info("metrics   %s", folder / "all_results.json")
+        logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
     trainer.accelerator.end_training()  # destroys the process group; without it a rank now and then aborts at exit
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -38,23 +38,23 @@ def plot_learning_rates(
     _save(figure, axes, path)
 
 
-def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_steps: int, title: str) -> None:
+def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_steps: int) -> None:
     """Write the training and validation loss of a Trainer's `state.log_history`, with the warmup shaded.
 
-    Losses are in nats a token for language models.
+    Losses are in nats; for language models in nats a token.
     """
-    figure, axes = _figure(title, "loss")
+    losses = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
+    figure, axes = _figure(f"validation loss {losses[-1]:.3f}" if losses else "training loss", "loss (nats)")
     _shade_warmup(axes, warmup_steps)
     for key, label, style, color in (("loss", "train", "-", TRAIN), ("eval_loss", "validation", "o-", VALIDATION)):
         points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=5, linewidth=2)
-            axes.annotate(f"{points[-1][1]:.2f}", points[-1], textcoords="offset points", xytext=(6, -3), color=color)
     _save(figure, axes, path)
 
 
 def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *, total_steps: int) -> None:
-    """Write small multiples, one panel a schedule: name -> (schedule, warmup_steps), each over `total_steps` updates."""
+    """Write small multiples, a panel a schedule: name -> (schedule, warmup_steps), over `total_steps` updates."""
     columns = 4
     rows = -(-len(schedules) // columns)
     figure = Figure(figsize=(11, 2.1 * rows), layout="constrained")
@@ -66,9 +66,10 @@ def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *,
         panel.plot(range(total_steps), [schedule(step) for step in range(total_steps)], color=PLANNED, linewidth=1.8)
         panel.set_title(name, fontsize=10)
         panel.set_xticks([0, total_steps])
+        panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
         panel.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("update (warmup shaded)", fontsize=10)
-    figure.supylabel("learning rate / peak", fontsize=10)
+    figure.supylabel("learning rate", fontsize=10)
     figure.savefig(path, dpi=130)
 
 

@@ -132,7 +132,10 @@ class RecipeArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "hide losses that are not finite in the logs"}
     )
-    report_to: str = field(default="none", metadata={"help": "trackers: tensorboard, trackio, …, or none"})  # type: ignore[assignment]
+    report_to: str = field(default="none", metadata={"help": "trackers: tensorboard, trackio, …, or none"})
+    ddp_find_unused_parameters: bool = field(
+        default=False, metadata={"help": "look for parameters without gradient at every step, which costs time"}
+    )
 
     def __post_init__(self) -> None:
         choice = str(self.torch_compile).lower()

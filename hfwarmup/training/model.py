@@ -1,14 +1,34 @@
-"""A new model's config: the architecture's own, with the recipe's settings, checked."""
+"""The model of a recipe: a checkpoint, or a new one whose settings are checked."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hfwarmup.schedules.options import did_you_mean
 from hfwarmup.training.arguments import ModelArguments
+
+
+def build_model(
+    auto_class: Any, model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int
+) -> PreTrainedModel:
+    """The checkpoint `model.model`, or a new model of `new_config`, as `auto_class` (an AutoModelFor… of transformers).
+
+    Raises ValueError, in one line, for what cannot be loaded or built.
+    """
+    if not model.model:
+        built = auto_class.from_config(new_config(model, tokenizer, block_size))
+        if built.loss_type is None:  # transformers finds none for GPT-2's class name, warns, and takes the causal one
+            built.loss_type = auto_class.__name__.removeprefix("AutoModel")
+        return built
+    try:
+        return auto_class.from_pretrained(model.model)
+    except OSError as error:
+        raise ValueError(
+            f"model={model.model}: cannot be loaded ({str(error).splitlines()[0]}); name a checkpoint's folder."
+        ) from error
 
 
 def new_config(model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int) -> PretrainedConfig:
