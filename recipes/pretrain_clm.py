@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 
 from transformers import AutoModelForCausalLM, Trainer, default_data_collator, set_seed
 
 import hfwarmup
-from hfwarmup.reporting.run import draw_run
+from hfwarmup.reporting.run import finish_run
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -73,25 +72,17 @@ def main() -> None:
     result = trainer.train(resume_from_checkpoint=checkpoint)
 
     # 6. Results: model, metrics, pictures.
-    trainer.save_model()
     metrics = trainer.evaluate()
-    nats = metrics["eval_loss"]
+    nats, uniform = metrics["eval_loss"], math.log(len(data.tokenizer))
     metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
     metrics["eval_bits_per_byte"] = nats / math.log(2) / data.validation_bytes_per_token
-    trainer.save_metrics("train", result.metrics)
-    trainer.save_metrics("eval", metrics)
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        folder = Path(args.output_dir)
-        draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
-        bits, uniform = metrics["eval_bits_per_byte"], math.log(len(data.tokenizer))
-        logger.info(
-            "validation loss %.3f nats a token, %.3f bits a byte; a uniform guess is %.2f nats", nats, bits, uniform
-        )
-        logger.info("model     %s", folder / "model.safetensors")
-        logger.info("metrics   %s", folder / "all_results.json")
-        logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
-    trainer.accelerator.end_training()  # destroys the process group; without it a rank now and then aborts at exit
+    finish_run(
+        trainer,
+        train_metrics=result.metrics,
+        eval_metrics=metrics,
+        summary=f"validation loss {nats:.3f} nats a token, perplexity {metrics['eval_perplexity']:.1f}, "
+        f"{metrics['eval_bits_per_byte']:.3f} bits a byte; a uniform guess is {uniform:.2f} nats",
+    )
 
 
 if __name__ == "__main__":

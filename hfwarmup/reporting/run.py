@@ -1,19 +1,45 @@
-"""The pictures that a recipe leaves in its run folder."""
+"""What a recipe leaves in its run folder: model, metrics, pictures."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
+from transformers import Trainer
 
 from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
 from hfwarmup.training.callbacks import LearningRateRecorder, read_learning_rates
 from hfwarmup.training.scheduler import WarmupScheduler
 
+logger = logging.getLogger(__name__)
 
-def draw_run(folder: Path, scheduler: LRScheduler, log_history: Sequence[Mapping[str, Any]]) -> None:
+
+def finish_run(
+    trainer: Trainer, *, train_metrics: dict[str, float], eval_metrics: dict[str, float], summary: str
+) -> None:
+    """Save a finished run's model, metrics and pictures, and say where they are. The last call of a recipe.
+
+    The metrics go into `train_results.json`, `eval_results.json` and, together, `all_results.json`; `summary` is one
+    line for the user. The process group is destroyed.
+    """
+    trainer.save_model()
+    trainer.save_metrics("train", train_metrics)
+    trainer.save_metrics("eval", eval_metrics)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        folder = Path(str(trainer.args.output_dir))
+        draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
+        logger.info("%s", summary)
+        logger.info("model     %s", folder / "model.safetensors")
+        logger.info("metrics   %s", folder / "all_results.json")
+        logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
+    trainer.accelerator.end_training()  # without it a rank now and then aborts at exit
+
+
+def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[Mapping[str, Any]]) -> None:
     """Write `schedule.png` (learning rate planned and applied) and `loss.png` into a run's folder.
 
     The rates are those of the folder's `learning_rates.csv`, beyond its end those that a WarmupScheduler goes on with;

@@ -31,14 +31,20 @@ class ScheduleSpec:
     """updates of the run"""
     peak_lrs: Sequence[float]
     """the peak of each parameter group"""
+    warmup_stretch: Sequence[float] = ()
+    """what multiplies the warmup's length in each parameter group; empty: 1 in all"""
 
     @cached_property
     def curve(self) -> Curve | None:
         """The compiled curve; None for a user's own schedule, which is a function and nothing more."""
         if own_factory(self.name) is not None:
             return None
+        return self._stretched_curve(1.0)
+
+    def _stretched_curve(self, stretch: float) -> Curve:
         options = resolve_options(self.name, self.options)
-        return compile_curve(options, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
+        warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
+        return compile_curve(options, warmup_steps=warmup_steps, total_steps=self.total_steps)
 
     @property
     def resolved(self) -> ScheduleOptions:
@@ -47,8 +53,9 @@ class ScheduleSpec:
 
     @property
     def num_warmup_steps(self) -> int:
-        """Updates to the peak, where they come from beta2 too."""
-        return (self.warmup_steps or 0) if self.curve is None else self.curve.warmup_steps
+        """Updates to the peak, where they come from beta2 too; the longest of all groups."""
+        longest = max(self.warmup_stretch, default=1.0)
+        return (self.warmup_steps or 0) if self.curve is None else self._stretched_curve(longest).warmup_steps
 
     @cached_property
     def levels(self) -> list[Levels]:
@@ -59,22 +66,31 @@ class ScheduleSpec:
 
     @cached_property
     def learning_rates(self) -> Callable[[int], list[float]]:
-        """0-based update -> the learning rate of each group. Groups of one peak are computed once."""
-        if not self.peak_lrs:
-            return lambda _: []
-        distinct = list(dict.fromkeys(self.levels))
-        slots = [distinct.index(level) for level in self.levels]
-        rates = self._own_rates(distinct) if self.curve is None else self.curve.bind(distinct)
+        """0-based update -> the learning rate of each group. Groups of one peak and length are computed once."""
+        stretches = self.warmup_stretch or [1.0] * len(self.peak_lrs)
+        groups = list(zip(stretches, self.levels, strict=True))
+        distinct = sorted(dict.fromkeys(groups), key=lambda group: group[0])
+        slots = [distinct.index(group) for group in groups]
+        parts = [
+            self._rates(stretch, [level for other, level in distinct if other == stretch])
+            for stretch in dict.fromkeys(stretch for stretch, _ in distinct)
+        ]
         if len(distinct) == 1:
+            rates = parts[0]
             return lambda step: rates(step) * len(slots)
-        if len(distinct) == len(slots):
-            return rates
+        if len(parts) == 1 and len(distinct) == len(slots):
+            return parts[0]
 
-        def spread(step: int) -> list[float]:
-            values = rates(step)
+        def learning_rates(step: int) -> list[float]:
+            values = parts[0](step) if len(parts) == 1 else [lr for rates in parts for lr in rates(step)]
             return [values[slot] for slot in slots]
 
-        return spread
+        return learning_rates
+
+    def _rates(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
+        if self.curve is None:
+            return self._own_rates(levels)
+        return (self.curve if stretch == 1.0 else self._stretched_curve(stretch)).bind(levels)
 
     def _own_rates(self, distinct: Sequence[Levels]) -> Callable[[int], list[float]]:
         factory = own_factory(self.name)
@@ -85,7 +101,7 @@ class ScheduleSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `ScheduleSpec(**…)` makes the same schedule again."""
-        return {**asdict(self), "peak_lrs": list(self.peak_lrs)}
+        return {**asdict(self), "peak_lrs": list(self.peak_lrs), "warmup_stretch": list(self.warmup_stretch)}
 
     def differences(self, other: ScheduleSpec) -> dict[str, tuple[Any, Any]]:
         """What differs between this schedule and `other`, by name: (this one's value, the other's).
@@ -111,4 +127,5 @@ class ScheduleSpec:
             "warmup_steps": self.num_warmup_steps,
             "max_steps": None if endless else self.total_steps,
             "learning_rate": peaks[0] if len(peaks) == 1 else list(self.peak_lrs),
+            **({"warmup_stretch": list(self.warmup_stretch)} if self.warmup_stretch else {}),
         }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
 
 from hfwarmup.schedules.spec import ScheduleSpec
 
@@ -39,3 +43,44 @@ def check_weight_decay(spec: ScheduleSpec, weight_decays: Sequence[float]) -> No
         raise ValueError(
             "weight_decay='constant' divides by the learning rate, which reaches 0; set initial_lr and final_lr."
         )
+
+
+def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str, float]) -> None:
+    """Give some parameters a longer or shorter warmup: their own parameter groups, with `warmup_stretch`.
+
+    The warmup of a group takes `warmup_steps` x its stretch. Call it before the scheduler is made; in a Trainer between
+    `trainer.create_optimizer()` and `trainer.train()`.
+
+    Args:
+        optimizer: its groups are split in place, every other setting of a group stays.
+        model: where the parameters have their names.
+        stretch: regular expression, searched in a parameter's name -> factor of the warmup's length, above 0; the first
+            expression that is found counts.
+
+    Raises:
+        ValueError: an expression that is in no trainable parameter's name, or a factor that is not above 0.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> from torch.optim import SGD
+    >>> optimizer = SGD(model.parameters(), lr=0.1)
+    >>> stretch_warmup(optimizer, model, {"^1": 0.5})
+    >>> [(len(group["params"]), group["warmup_stretch"]) for group in optimizer.param_groups]
+    [(2, 1.0), (2, 0.5)]
+    """
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for pattern, factor in stretch.items():
+        if not factor > 0:
+            raise ValueError(f"stretch {pattern!r}: {factor} is not above 0; give a factor of the warmup's length.")
+        if not any(re.search(pattern, name) for name in names.values()):
+            raise ValueError(
+                f"stretch {pattern!r} is in no parameter's name; the last one is {list(names.values())[-1]!r}."
+            )
+    groups = []
+    for group in optimizer.param_groups:
+        split: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            name = names.get(parameter, "")
+            factor = next((factor for pattern, factor in stretch.items() if re.search(pattern, name)), 1.0)
+            split.setdefault(float(factor), []).append(parameter)
+        groups += [{**group, "params": parameters, "warmup_stretch": factor} for factor, parameters in split.items()]
+    optimizer.param_groups[:] = groups

@@ -20,10 +20,12 @@ OnLrMismatch = Literal["warn", "error"]
 class WarmupScheduler(LRScheduler):
     """A schedule by name on a torch optimizer; step it once after every `optimizer.step()`.
 
-    Update t of a parameter group runs at schedule(t), with the group's own peak (its `lr`), start and floor. The index
-    t follows the optimizer's updates: further calls of `step()` between two updates change nothing, so that accelerate,
-    which calls a prepared scheduler once per process, comes out right. Where the optimizer has never stepped (a walk
-    along the curve), every call counts.
+    Update t of a parameter group runs at schedule(t), with the group's own peak (its `lr`), start and floor, and with
+    its own length of warmup where it has a `warmup_stretch` (see `hfwarmup.training.optim.stretch_warmup`).
+
+    The index t follows the optimizer's updates: further calls of `step()` between two updates change nothing, so that
+    accelerate, which calls a prepared scheduler once per process, comes out right. Where the optimizer has never stepped
+    (a walk along the curve), every call counts.
 
     Args:
         optimizer: its groups' learning rates are the peaks.
@@ -75,6 +77,7 @@ class WarmupScheduler(LRScheduler):
             total_steps=num_training_steps,
             # initial_lr is torch's convention for a peak that an earlier scheduler has moved away from.
             peak_lrs=[float(group["lr"] if after else group.get("initial_lr", group["lr"])) for group in groups],
+            warmup_stretch=_stretches(optimizer),
         )
         self.after = after if after is not None else _plateau(optimizer, self.spec)
         self._weight_decays = [
@@ -253,6 +256,12 @@ def _with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dic
         seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
         raise ValueError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
     return {**options, "beta2": float(found.pop())}
+
+
+def _stretches(optimizer: Optimizer) -> list[float]:
+    """Each group's `warmup_stretch`; empty where no group has one."""
+    stretches = [float(group.get("warmup_stretch", 1.0)) for group in optimizer.param_groups]
+    return stretches if set(stretches) != {1.0} else []
 
 
 def _current_lrs(optimizer: Optimizer) -> list[float]:

@@ -143,10 +143,12 @@ BETA2_NAMES = ("untuned_linear", "untuned_exponential", "radam_warmup", "gi_warm
 ZERO_BASED = [name for name in TABLES if name not in (*BETA2_NAMES, "noam")]
 
 
-def schedule_of(name: str, *, peak: float = 1.0, warmup_steps: int | None = 10, total: int | None = 100, **options):
+def schedule_of(
+    name: str, *, peak: float = 1.0, warmup_steps: int | None = 10, total_steps: int | None = 100, **options
+):
     if name in BETA2_NAMES:
         warmup_steps, options = None, {"beta2": 0.9, **options}
-    return get_schedule(name, peak_lr=peak, num_warmup_steps=warmup_steps, num_training_steps=total, **options)
+    return get_schedule(name, peak_lr=peak, num_warmup_steps=warmup_steps, num_training_steps=total_steps, **options)
 
 
 def test_there_is_a_table_for_every_name():
@@ -199,7 +201,7 @@ def test_a_warmup_as_long_as_the_run_ends_at_the_peak(name):
 
 @pytest.mark.parametrize("name", ["gradual_warmup", "constant_warmup", "warmup_plateau", "noam", *BETA2_NAMES])
 def test_a_decay_without_an_end_needs_no_total_steps(name):
-    endless, long = schedule_of(name, total=None), schedule_of(name, total=10**6)
+    endless, long = schedule_of(name, total_steps=None), schedule_of(name, total_steps=10**6)
     assert [endless(step) for step in range(0, 300, 11)] == [long(step) for step in range(0, 300, 11)]
 
 
@@ -297,9 +299,7 @@ def test_every_option_of_the_config_is_in_a_table_here():
 
 @pytest.mark.parametrize(("d_model", "warmup_steps"), [(512, 4000), (1024, 4000), (64, 7)])
 def test_noam_with_d_model_is_vaswani_eq_3(d_model, warmup_steps):
-    noam = get_schedule(
-        "noam", peak_lr=123.0, num_warmup_steps=warmup_steps, num_training_steps=None, d_model=d_model
-    )
+    noam = get_schedule("noam", peak_lr=123.0, num_warmup_steps=warmup_steps, num_training_steps=None, d_model=d_model)
     for step_num in (1, 2, warmup_steps // 2, warmup_steps, warmup_steps + 1, 10 * warmup_steps, FAR):
         eq3 = d_model**-0.5 * min(step_num**-0.5, step_num * warmup_steps**-1.5)
         assert noam(step_num - 1) == pytest.approx(eq3, rel=1e-12)
@@ -318,7 +318,7 @@ EFFECTIVE_PERIODS = [
 @pytest.mark.parametrize(("beta2", "exponential", "radam", "gi"), EFFECTIVE_PERIODS)
 def test_effective_warmup_periods(beta2, exponential, radam, gi):
     def period(name):
-        schedule = schedule_of(name, total=None, beta2=beta2)
+        schedule = schedule_of(name, total_steps=None, beta2=beta2)
         return math.fsum(1.0 - schedule(step) for step in range(int(40 / (1 - beta2))))
 
     assert round(period("untuned_linear"), 1) == exponential  # T_w of the linear one was chosen to match
@@ -343,7 +343,7 @@ def test_effective_warmup_periods(beta2, exponential, radam, gi):
     ],
 )
 def test_first_height_and_the_update_that_reaches_90_percent(name, beta2, first, update_at_90_percent):
-    schedule = schedule_of(name, total=None, beta2=beta2)
+    schedule = schedule_of(name, total_steps=None, beta2=beta2)
     assert round(schedule(0), 3) == first
     assert schedule(update_at_90_percent - 2) < 0.9 <= schedule(update_at_90_percent - 1)  # counted from 1
 
@@ -354,7 +354,7 @@ def test_radam_equals_pytorch_warmup_to_the_last_bit(beta2):
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], betas=(0.9, beta2))
     peer = pytorch_warmup.RAdamWarmup(optimizer)
-    schedule = schedule_of("radam_warmup", total=None, beta2=beta2)
+    schedule = schedule_of("radam_warmup", total_steps=None, beta2=beta2)
     length = int(2 / (1 - beta2))
     for step in {*range(50), length - 2, length - 1, length, length + 1, 2 * length, 10 * length}:
         assert schedule(step) == peer.warmup_factor(step, **peer.warmup_params[0])
@@ -482,8 +482,15 @@ def test_updates_are_counted_from_zero():
 
 
 def test_a_default_of_the_name_gives_way_to_what_is_given():
-    """cosine_bell starts at 0 by default, an exponential warmup cannot: the default goes, the user never asked for it."""
+    """cosine_bell starts at 0 unless told otherwise, an exponential warmup cannot: the default goes."""
     assert schedule_of("cosine_bell", warmup="exponential")(0) == 1e-7
+
+
+@pytest.mark.parametrize("total_steps", range(1, 13))
+def test_wsd_cools_down_in_the_shortest_run(total_steps):
+    schedule = schedule_of("warmup_wsd", warmup_steps=0, total_steps=total_steps)
+    assert schedule(0) == 1.0
+    assert schedule(total_steps) == 0.0
 
 
 def test_an_option_that_only_its_own_shape_reads_is_refused_beside_another():

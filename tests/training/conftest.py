@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,12 +28,21 @@ def _registered():
     hfwarmup.register()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """A model this small gains nothing from threads, and waits for them where the cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def probe() -> LearningRateProbe:
     return LearningRateProbe()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_llama():
     """Makes the same Llama each time: one block, 32 wide."""
 
@@ -56,7 +65,7 @@ def tiny_llama():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blocks():
     """Makes a dataset of `count` samples of four tokens each."""
 
@@ -67,11 +76,11 @@ def blocks():
     return make
 
 
-@pytest.fixture
-def make_trainer(tmp_path, tiny_llama, blocks):
-    """Makes a Trainer of 8 updates; arguments are TrainingArguments', and `trainer` passes the Trainer's own."""
+@pytest.fixture(scope="session")
+def make_trainer(tmp_path_factory, tiny_llama, blocks):
+    """Makes a Trainer of 8 updates in a new folder; keywords are TrainingArguments', `trainer` has the Trainer's own."""
 
-    def make(*callbacks: TrainerCallback, folder: str | Path = "run", trainer=None, arguments=TrainingArguments, **own):
+    def make(*callbacks: TrainerCallback, trainer: dict[str, Any] | None = None, **own: Any) -> Trainer:
         settings = {
             "max_steps": 8,
             "per_device_train_batch_size": 2,
@@ -82,8 +91,9 @@ def make_trainer(tmp_path, tiny_llama, blocks):
             "save_strategy": "no",
             "use_cpu": True,
         }
-        args = arguments(output_dir=str(tmp_path / folder), **{**settings, **own})
-        own_trainer = {"model": tiny_llama(), "train_dataset": blocks(8), **(trainer or {})}
-        return Trainer(args=args, callbacks=list(callbacks), **own_trainer)
+        if "output_dir" not in own:
+            own["output_dir"] = str(tmp_path_factory.mktemp("run"))
+        trainers_own = {"model": tiny_llama(), "train_dataset": blocks(8), **(trainer or {})}
+        return Trainer(args=TrainingArguments(**{**settings, **own}), callbacks=list(callbacks), **trainers_own)
 
     return make
