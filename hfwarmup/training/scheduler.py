@@ -24,8 +24,8 @@ class WarmupScheduler(LRScheduler):
     its own length of warmup where it has a `warmup_stretch` (see `hfwarmup.training.optim.stretch_warmup`).
 
     The index t follows the optimizer's updates: further calls of `step()` between two updates change nothing, so that
-    accelerate, which calls a prepared scheduler once per process, comes out right. Where the optimizer has never stepped
-    (a walk along the curve), every call counts.
+    accelerate, which calls a prepared scheduler once per process, comes out right. Where the optimizer has never
+    stepped (a walk along the curve), every call counts.
 
     Args:
         optimizer: its groups' learning rates are the peaks.

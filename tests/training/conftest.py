@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -29,11 +30,13 @@ def _registered():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """A model this small gains nothing from threads, and waits for them where the cores are shared."""
+def _quick():
+    """A model this small waits for its threads, and each `train()` for a collection of all that was imported."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(threads)
 
 
