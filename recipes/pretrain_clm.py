@@ -22,7 +22,7 @@ from hfwarmup.training.arguments import (
     parse_arguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
@@ -54,7 +54,8 @@ def main() -> None:
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
-    plan = plan_training(args, warmup_args, num_samples=len(data.train), tokens_per_sample=data_args.block_size)
+    sizes = {"num_samples": len(data.train), "tokens_per_sample": data_args.block_size}
+    plan = plan_training(args, warmup_args, checkpoint=checkpoint, **sizes)
     logger.info("%s", plan)
     sample = default_data_collator([data.train[i] for i in range(args.train_batch_size)])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
@@ -67,7 +68,7 @@ def main() -> None:
         eval_dataset=data.validation,
         processing_class=data.tokenizer,
         data_collator=default_data_collator,
-        callbacks=[NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[PlanKeeper(plan, warmup_args, **sizes), NonFiniteGuard(), LearningRateRecorder()],
     )
     result = trainer.train(resume_from_checkpoint=checkpoint)
 

@@ -36,6 +36,10 @@ WARMUP_RULES: Rules = {
 class Plan:
     """What a run will do, derived from a reference recipe and the real batch. A step is one optimizer update."""
 
+    learning_rate: float
+    """peak learning rate at the reference batch, as it was given"""
+    warmup: Duration
+    """the warmup's length at the reference batch, as it was given"""
     peak_lr: float
     """peak learning rate of an update"""
     warmup_steps: int
@@ -61,7 +65,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as a JSON object, for programs."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps({**asdict(self), "warmup": str(self.warmup)}, indent=2)
 
     def __str__(self) -> str:
         return "\n".join([*self.reasons, *(f"warning: {warning}" for warning in self.warnings)])
@@ -142,6 +146,8 @@ def plan_run(
     samples = warmup_steps * batch_size
     tokens = None if tokens_per_sample is None else round(samples * tokens_per_sample)
     return Plan(
+        learning_rate=learning_rate,
+        warmup=duration,
         peak_lr=peak_lr,
         warmup_steps=warmup_steps,
         total_steps=total_steps,

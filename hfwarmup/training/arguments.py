@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.planning.config import ConfigError, read_config, unknown_key
+from hfwarmup.planning.durations import Duration
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
 from hfwarmup.schedules.named import own_factory, resolve_options, schedule_names
 from hfwarmup.schedules.options import BETA2_WARMUPS
@@ -101,6 +103,10 @@ class WarmupArguments:
     reference_batch_size: int | None = field(
         default=None,
         metadata={"help": "global batch, in samples, at which learning_rate and warmup were tuned; empty: no scaling"},
+    )
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "samples an update, kept on any number of processes: gradient_accumulation_steps follows"},
     )
     lr_scaling: LrScaling = field(
         default="linear", metadata={"help": "how the peak follows k = batch / reference batch"}
@@ -216,65 +222,138 @@ def plan_training(
     *,
     num_samples: int,
     tokens_per_sample: int | None = None,
+    checkpoint: str | None = None,
 ) -> Plan:
-    """Plan a Trainer's run and write the result into `training`: learning_rate, warmup_steps and the resume policy.
+    """Plan a Trainer's run and write the result into `training`: learning_rate, warmup_steps, the accumulation where
+    `global_batch_size` is given, and the resume policy.
 
     The global batch is per-device batch x processes x accumulation, as the Trainer will have it; `num_samples` is the
-    size of the training set. `training.warmup_steps` is the only owner of the warmup's length.
+    size of the training set. `training.warmup_steps` is the only owner of the warmup's length. With
+    auto_find_batch_size the batch of the `checkpoint` to resume from counts, which the Trainer goes back to.
 
-    Raises ValueError when the warmup is given twice, or where the schedule has a length of its own.
+    Raises ValueError when the warmup is given twice, where the schedule has a length of its own, or when
+    `global_batch_size` does not divide.
     """
-    if warmup.warmup != "" and training.warmup_steps:
-        raise ValueError(
-            f"warmup={warmup.warmup!r} and warmup_steps={training.warmup_steps} are both given; keep warmup."
-        )
     name = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
     chosen = dict(cast("dict[str, Any] | None", training.lr_scheduler_kwargs) or {})
-    ours = name in schedule_names()
-    if (
-        ours
-        and own_factory(name) is None
-        and resolve_options(name, chosen).warmup in BETA2_WARMUPS
-        and warmup.warmup != ""
-    ):
-        raise ValueError(
-            f"warmup={warmup.warmup!r}: schedule {name!r} takes its length from adam_beta2; leave warmup empty."
-        )
-    total_steps = update_steps(training, num_samples)
-    reference_batch = warmup.reference_batch_size
-    plan = plan_run(
+    _check_one_warmup(training, warmup, name, chosen)
+    batch_size = training.train_batch_size
+    if checkpoint and training.auto_find_batch_size:
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        batch_size = state.train_batch_size or batch_size
+    if warmup.global_batch_size is not None:
+        training.gradient_accumulation_steps = _accumulation(warmup.global_batch_size, batch_size, training.world_size)
+    total_steps = update_steps(training, num_samples, batch_size)
+    plan = _plan(
+        training,
+        warmup,
         learning_rate=training.learning_rate,
-        warmup=warmup.warmup if warmup.warmup != "" else training.get_warmup_steps(total_steps),
+        length=warmup.warmup if warmup.warmup != "" else training.get_warmup_steps(total_steps),
+        batch_size=batch_size,
         total_steps=total_steps,
-        per_device_batch_size=training.train_batch_size,
+        num_samples=num_samples,
+        tokens_per_sample=tokens_per_sample,
+    )
+    training.learning_rate, training.warmup_steps = plan.peak_lr, plan.warmup_steps
+    if name in schedule_names():
+        training.lr_scheduler_kwargs = {"on_schedule_change": warmup.on_schedule_change, **chosen}
+    return plan
+
+
+def plan_again(
+    plan: Plan,
+    training: TrainingArguments,
+    warmup: WarmupArguments,
+    *,
+    batch_size: int,
+    total_steps: int,
+    num_samples: int,
+    tokens_per_sample: int | None = None,
+) -> Plan:
+    """`plan` for another per-process `batch_size` or another number of updates, written into `training`."""
+    new = _plan(
+        training,
+        warmup,
+        learning_rate=plan.learning_rate,
+        length=plan.warmup,
+        batch_size=batch_size,
+        total_steps=total_steps,
+        num_samples=num_samples,
+        tokens_per_sample=tokens_per_sample,
+    )
+    training.learning_rate, training.warmup_steps = new.peak_lr, new.warmup_steps
+    return new
+
+
+def _plan(
+    training: TrainingArguments,
+    warmup: WarmupArguments,
+    *,
+    learning_rate: float,
+    length: str | int | Duration,
+    batch_size: int,
+    total_steps: int,
+    num_samples: int,
+    tokens_per_sample: int | None,
+) -> Plan:
+    reference_batch = warmup.reference_batch_size
+    by_epochs = training.max_steps <= 0 and reference_batch is not None
+    return plan_run(
+        learning_rate=learning_rate,
+        warmup=length,
+        total_steps=total_steps,
+        per_device_batch_size=batch_size,
         num_processes=training.world_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         reference_batch_size=reference_batch,
-        reference_total_steps=None
-        if training.max_steps > 0 or reference_batch is None
-        else math.ceil(training.num_train_epochs * num_samples / reference_batch),
+        # A run of so many epochs has more updates at a smaller reference batch; a run of max_steps has as many.
+        reference_total_steps=math.ceil(training.num_train_epochs * num_samples / cast(int, reference_batch))
+        if by_epochs
+        else None,
         lr_scaling=warmup.lr_scaling,
         warmup_scaling=warmup.warmup_scaling,
         max_warmup_fraction=warmup.max_warmup_fraction,
         samples_per_epoch=num_samples,
         tokens_per_sample=tokens_per_sample,
     )
-    training.learning_rate, training.warmup_steps = plan.peak_lr, plan.warmup_steps
-    if ours:
-        training.lr_scheduler_kwargs = {"on_schedule_change": warmup.on_schedule_change, **chosen}
-    return plan
 
 
-def update_steps(training: TrainingArguments, num_samples: int) -> int:
+def _check_one_warmup(training: TrainingArguments, warmup: WarmupArguments, name: str, chosen: dict[str, Any]) -> None:
+    if warmup.warmup == "":
+        return
+    if training.warmup_steps:
+        raise ValueError(
+            f"warmup={warmup.warmup!r} and warmup_steps={training.warmup_steps} are both given; keep warmup."
+        )
+    if name in schedule_names() and own_factory(name) is None:
+        options = {key: value for key, value in chosen.items() if key not in ("on_schedule_change", "on_lr_mismatch")}
+        if resolve_options(name, options).warmup in BETA2_WARMUPS:
+            raise ValueError(
+                f"warmup={warmup.warmup!r}: schedule {name!r} takes its length from adam_beta2; leave warmup empty."
+            )
+
+
+def _accumulation(global_batch_size: int, batch_size: int, num_processes: int) -> int:
+    """The accumulation steps that keep the global batch."""
+    micro_batch = batch_size * num_processes
+    if global_batch_size < micro_batch or global_batch_size % micro_batch:
+        raise ValueError(
+            f"global_batch_size={global_batch_size} is no multiple of {batch_size} per device x {num_processes} "
+            "processes; change per_device_train_batch_size or global_batch_size."
+        )
+    return global_batch_size // micro_batch
+
+
+def update_steps(training: TrainingArguments, num_samples: int, batch_size: int | None = None) -> int:
     """Optimizer updates of a run over `num_samples` samples, as the Trainer counts them.
 
     max_steps if it is set; else ceil(epochs x updates an epoch), where every process has the same number of batches
-    and the last update of an epoch may accumulate fewer.
+    and the last update of an epoch may accumulate fewer. `batch_size` is one process's; None: train_batch_size.
     """
     if training.max_steps > 0:
         return training.max_steps
     round_up = 0 if training.dataloader_drop_last else 1
-    batches = _divide(num_samples, training.train_batch_size, round_up)
+    batches = _divide(num_samples, batch_size or training.train_batch_size, round_up)
     batches_per_process = _divide(batches, training.world_size, round_up)
     updates_per_epoch = max(1, _divide(batches_per_process, training.gradient_accumulation_steps, 1))
     return math.ceil(training.num_train_epochs * updates_per_epoch)

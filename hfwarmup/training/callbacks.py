@@ -16,7 +16,9 @@ import torch.distributed as dist
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfwarmup.planning.plan import Plan
 from hfwarmup.schedules.named import schedule_names
+from hfwarmup.training.arguments import WarmupArguments, plan_again
 from hfwarmup.training.scheduler import WarmupScheduler
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,51 @@ class WarmupCallback(TrainerCallback):
         self._mismatch_reported = True
         if is_rank_zero():
             logger.warning("%s", message)
+
+
+class PlanKeeper(TrainerCallback):
+    """Plans again when a Trainer begins with another batch or length than the plan's.
+
+    That happens under auto_find_batch_size, which lowers the batch until it fits, and in a second `train()` of another
+    length. Peak and warmup then follow the new batch and length by the plan's own rules.
+    """
+
+    def __init__(
+        self, plan: Plan, warmup: WarmupArguments, *, num_samples: int, tokens_per_sample: int | None = None
+    ) -> None:
+        self.plan, self._warmup = plan, warmup
+        self._num_samples, self._tokens_per_sample = num_samples, tokens_per_sample
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        scheduler, batch_size = _warmup_scheduler(kwargs), state.train_batch_size or args.train_batch_size
+        global_batch_size = batch_size * args.world_size * args.gradient_accumulation_steps
+        if (global_batch_size, state.max_steps) == (self.plan.global_batch_size, self.plan.total_steps):
+            return
+        if scheduler is None:
+            raise ValueError(
+                f"the run has batch {global_batch_size} and {state.max_steps} updates, the plan "
+                f"{self.plan.global_batch_size} and {self.plan.total_steps}; choose a schedule of hfwarmup, which can "
+                "be planned again."
+            )
+        old = self.plan
+        self.plan = plan_again(
+            old,
+            args,
+            self._warmup,
+            batch_size=batch_size,
+            total_steps=state.max_steps,
+            num_samples=self._num_samples,
+            tokens_per_sample=self._tokens_per_sample,
+        )
+        scheduler.replan(
+            peak_scale=self.plan.peak_lr / old.peak_lr if old.peak_lr else 1.0,
+            num_warmup_steps=self.plan.warmup_steps,
+            num_training_steps=self.plan.total_steps,
+        )
+        if is_rank_zero():
+            logger.warning("planned again for the batch and length that the Trainer has:\n%s", self.plan)
 
 
 class NonFiniteGuard(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -131,6 +132,27 @@ class WarmupScheduler(LRScheduler):
             self._last_lr = _current_lrs(self.optimizer)
             self._apply_weight_decay()
 
+    def replan(self, *, peak_scale: float, num_warmup_steps: int, num_training_steps: int) -> None:
+        """Lay the schedule anew, with every peak times `peak_scale` and other lengths; the update's index stays.
+
+        Raises ValueError when the lengths are impossible.
+        """
+        spec = replace(
+            self.spec,
+            peak_lrs=[peak * peak_scale for peak in self.spec.peak_lrs],
+            warmup_steps=num_warmup_steps,
+            total_steps=num_training_steps,
+        )
+        self._lay(spec)
+        self._own_peaks()
+        self._apply(self._learning_rates(self.last_epoch))
+
+    def _own_peaks(self) -> None:
+        """Tell torch's side of the spec's peaks."""
+        self.base_lrs = list(self.spec.peak_lrs)
+        for group, peak in zip(self.optimizer.param_groups, self.spec.peak_lrs, strict=True):
+            group["initial_lr"] = peak
+
     def get_lr(self) -> list[float | torch.Tensor]:
         """The learning rates of the current update; nothing is chained, so asking twice is the same."""
         return list(self._last_lr)
@@ -185,11 +207,9 @@ class WarmupScheduler(LRScheduler):
         saved = ScheduleSpec(**state_dict["schedule"])
         self.last_epoch = state_dict["last_epoch"]
         self._lay(settle(saved, self.spec, self.on_schedule_change, step=self.last_epoch))
-        self.base_lrs = list(self.spec.peak_lrs)
         self._step_count = self.last_epoch + 1
         self._stepped_at_update = self._updates.count
-        for group, peak in zip(self.optimizer.param_groups, self.spec.peak_lrs, strict=True):
-            group["initial_lr"] = peak
+        self._own_peaks()
         if self.after is not None and state_dict["after"] is not None:
             self.after.load_state_dict(state_dict["after"])
         if self.after is None or self.last_epoch < self._warmup_steps:

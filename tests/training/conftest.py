@@ -81,7 +81,7 @@ def blocks():
 
 @pytest.fixture(scope="session")
 def make_trainer(tmp_path_factory, tiny_llama, blocks):
-    """Makes a Trainer of 8 updates in a new folder; keywords are TrainingArguments', `trainer` has the Trainer's own."""
+    """Makes a Trainer of 8 updates in a new folder; keywords are TrainingArguments', `trainer` holds the Trainer's."""
 
     def make(*callbacks: TrainerCallback, trainer: dict[str, Any] | None = None, **own: Any) -> Trainer:
         settings = {

@@ -1,0 +1,212 @@
+"""The guard stops before the weights change, and the record of the learning rates is complete."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+import hfwarmup
+from hfwarmup.schedules.named import SCHEDULES
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, describe, read_learning_rates
+
+ETA, ETA0 = 1e-3, 1e-7
+UPDATES = range(8)
+RUN = {"lr_scheduler_type": "gradual_warmup", "warmup_steps": 4}
+
+
+def gradual(t: int) -> float:
+    return ETA0 + (ETA - ETA0) * min(1, t / 4)
+
+
+# The guard
+
+
+class Snapshots(TrainerCallback):
+    """The weights at the beginning of each update."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.weights.append({name: value.clone() for name, value in kwargs["model"].state_dict().items()})
+
+
+def scaled_loss(factor_of_update):
+    """A Trainer's compute_loss_func: the sum of the logits' means, times a factor of its own at each call."""
+    calls = iter(range(1000))
+
+    def loss(outputs, labels, **_):
+        return outputs.logits.mean() * factor_of_update(next(calls))
+
+    return loss
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf")])
+def test_the_guard_stops_before_a_loss_that_is_not_finite_reaches_the_weights(factor, make_trainer):
+    snapshots = Snapshots()
+    loss = scaled_loss(lambda call: factor if call == 3 else 1.0)
+    trainer = make_trainer(NonFiniteGuard(), snapshots, trainer={"compute_loss_func": loss}, **RUN)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.train()
+    assert str(caught.value) in {
+        f"update 3: the loss or its gradient is not finite (gradient norm {norm}, learning rate 0.000750025); "
+        "stopped before the weights changed; lower learning_rate or lengthen warmup."
+        for norm in ("nan", "inf")
+    }
+    assert len(snapshots.weights) == 4
+    before, after = snapshots.weights[3], trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    assert not all(torch.equal(snapshots.weights[2][name], after[name]) for name in after)
+
+
+def test_the_guard_sees_a_bad_loss_in_the_middle_of_an_accumulation(make_trainer):
+    loss = scaled_loss(lambda call: float("nan") if call == 2 else 1.0)  # the first of update 1's two batches
+    trainer = make_trainer(NonFiniteGuard(), trainer={"compute_loss_func": loss}, gradient_accumulation_steps=2, **RUN)
+    with pytest.raises(FloatingPointError, match=r"^update 1: "):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    "max_grad_norm", [0.0, 1.0]
+)  # clipping to 1 / inf would hide an infinite norm as zeros and NaN
+def test_the_guard_sees_a_gradient_that_is_infinite_under_clipping_too(max_grad_norm, make_trainer):
+    class Poison(TrainerCallback):
+        """One infinite gradient element, after a finite loss."""
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            weight = next(kwargs["model"].parameters())
+            weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), float("inf")))
+
+    with pytest.raises(FloatingPointError, match=r"^update 0: "):
+        make_trainer(NonFiniteGuard(), Poison(), max_grad_norm=max_grad_norm, **RUN).train()
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e15])
+def test_the_guard_lets_finite_losses_pass(factor, make_trainer, probe):
+    """1e15: gradients whose squares are near the end of float32 and still finite."""
+    loss = scaled_loss(lambda _: factor)
+    trainer = make_trainer(NonFiniteGuard(), probe, trainer={"compute_loss_func": loss}, **RUN)
+    trainer.train()
+    assert len(probe.rates) == 8
+
+
+def test_the_guard_changes_no_weight(make_trainer):
+    finals = []
+    for callbacks in ((), (NonFiniteGuard(),)):
+        trainer = make_trainer(*callbacks, **RUN)
+        trainer.train()
+        finals.append(trainer.model.state_dict())
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+# The record
+
+
+def record_of(trainer) -> list[tuple[int, float, float]]:
+    return read_learning_rates(Path(trainer.args.output_dir, "learning_rates.csv"))
+
+
+def test_the_record_has_every_update_as_planned_and_as_applied(make_trainer):
+    trainer = make_trainer(LearningRateRecorder(), **RUN)
+    trainer.train()
+    record = record_of(trainer)
+    assert [update for update, _, _ in record] == list(UPDATES)
+    assert [planned for _, planned, _ in record] == [applied for _, _, applied in record]
+    assert [planned for _, planned, _ in record] == pytest.approx([gradual(t) for t in UPDATES], rel=1e-12)
+
+
+def test_the_record_is_a_csv_with_a_head_and_exact_numbers(make_trainer):
+    trainer = make_trainer(LearningRateRecorder(), **RUN)
+    trainer.train()
+    with Path(trainer.args.output_dir, "learning_rates.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["update", "planned", "applied"]
+    assert rows[0] == ["0", "1e-07", "1e-07"]
+    schedule = hfwarmup.get_schedule("gradual_warmup", peak_lr=ETA, num_warmup_steps=4, num_training_steps=8)
+    assert [float(row[2]) for row in rows] == [schedule(t) for t in UPDATES]  # to the last bit, through the file
+
+
+def test_the_record_shows_what_was_applied_where_it_was_not_planned(make_trainer):
+    class Meddler(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            kwargs["optimizer"].param_groups[0]["lr"] = 0.5
+
+    trainer = make_trainer(Meddler(), LearningRateRecorder(), **RUN)
+    trainer.train()
+    assert {applied for _, _, applied in record_of(trainer)} == {0.5}
+    assert [planned for _, planned, _ in record_of(trainer)] == pytest.approx([gradual(t) for t in UPDATES])
+
+
+@pytest.mark.parametrize("made", [8, 6], ids=["a finished run", "a run cut off beyond its checkpoint"])
+def test_after_a_resume_the_record_has_every_update_once(made, make_trainer):
+    """The checkpoint is that of update 3, but `made` updates are on record when the run goes on from it."""
+    own = {**RUN, "save_strategy": "steps", "save_steps": 3}
+    trainer = make_trainer(LearningRateRecorder(), **own)
+    trainer.train()
+    record = Path(trainer.args.output_dir, "learning_rates.csv")
+    whole = record.read_text()
+    record.write_text("".join(whole.splitlines(keepends=True)[: made + 1]))
+    resumed = make_trainer(LearningRateRecorder(), output_dir=trainer.args.output_dir, **own)
+    resumed.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-3")
+    assert record.read_text() == whole
+
+
+def test_a_run_that_begins_anew_leaves_no_row_of_the_earlier_one(make_trainer):
+    trainer = make_trainer(LearningRateRecorder(), **RUN)
+    trainer.train()
+    whole = record_of(trainer)
+    trainer.train()
+    assert record_of(trainer) == whole
+
+
+def test_the_record_is_on_disk_at_every_checkpoint(make_trainer):
+    class Crash(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    trainer = make_trainer(LearningRateRecorder(), Crash(), save_strategy="steps", save_steps=4, **RUN)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert [update for update, _, _ in record_of(trainer)] == [0, 1, 2, 3]
+
+
+def test_the_record_of_another_scheduler_is_what_was_applied(make_trainer):
+    trainer = make_trainer(LearningRateRecorder(), lr_scheduler_type="linear", warmup_steps=4)
+    trainer.train()
+    expected = [ETA * (t / 4 if t < 4 else (8 - t) / 4) for t in UPDATES]
+    assert record_of(trainer) == [(t, pytest.approx(lr), pytest.approx(lr)) for t, lr in enumerate(expected)]
+
+
+# One line
+
+
+def scheduler_of(name, *, total, groups=1):
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(groups)]
+    optimizer = torch.optim.AdamW(parameters, lr=ETA, betas=(0.9, 0.75))
+    warmup_steps = None if name in {"untuned_linear", "untuned_exponential", "radam_warmup", "gi_warmup"} else 4
+    return hfwarmup.WarmupScheduler(optimizer, name, num_warmup_steps=warmup_steps, num_training_steps=total)
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "groups", "line"),
+    [
+        ("warmup_linear", 8, 1, "learning rate 1e-07 at update 0, 0.001 at update 4, 0.00025 at update 7"),
+        ("gradual_warmup", None, 3, "learning rate 1e-07 at update 0, 0.001 at update 4 (3 parameter groups)"),
+    ],
+)
+def test_a_scheduler_in_one_line(name, total, groups, line):
+    assert describe(scheduler_of(name, total=total, groups=groups)) == f"schedule {name}: {line}"
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_what_is_said_of_an_update_is_what_it_runs_at(name):
+    scheduler = scheduler_of(name, total=20)
+    said = re.findall(r"(\S+) at update (\d+)", describe(scheduler))
+    assert len(said) == 3
+    assert [rate for rate, _ in said] == [f"{scheduler.spec.learning_rates(int(update))[0]:g}" for _, update in said]
