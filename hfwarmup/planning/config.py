@@ -31,14 +31,17 @@ class ConfigError(ValueError):
         super().__init__("\n".join(findings))
 
 
-def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
+def read_config(path: Path, known: Collection[str] | None = None) -> dict[str, Any]:
     """The settings of one YAML file (YAML 1.2: `2e-5` is a number).
 
-    Raises ConfigError with every key that is not `known`, or for a file that cannot be read, each with file and line.
+    Raises ConfigError with every key that is not `known` (None: all are), or for a file that cannot be read, each with
+    file and line.
     """
     settings = _load(path)
     findings = [
-        f"{path}:{settings.lc.key(key)[0] + 1}: {unknown_key(str(key), known)}" for key in settings if key not in known
+        f"{path}:{settings.lc.key(key)[0] + 1}: {unknown_key(str(key), known)}"
+        for key in settings
+        if known is not None and key not in known
     ]
     if findings:
         raise ConfigError(findings)

@@ -215,7 +215,7 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
         if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
             raise ValueError(f"{name}={value}: give a whole number of updates, 0 or more.")
     if options.warmup in BETA2_WARMUPS:
-        return _beta2_warmup_steps(options, warmup_steps, total_steps)
+        return _checked_beta2_steps(options, warmup_steps, total_steps)
     if warmup_steps is None:
         raise ValueError(f"warmup={options.warmup!r} needs warmup_steps: the number of updates to the peak.")
     if options.warmup == "noam" and warmup_steps == 0:
@@ -230,7 +230,7 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
     return int(warmup_steps)
 
 
-def _beta2_warmup_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
+def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     if warmup_steps:
         raise ValueError(
             f"warmup_steps={warmup_steps}: warmup={options.warmup!r} takes its length from beta2; "
@@ -238,10 +238,19 @@ def _beta2_warmup_steps(options: ScheduleOptions, warmup_steps: int | None, tota
         )
     if options.beta2 is None:
         raise ValueError(f"warmup={options.warmup!r} needs beta2: the second beta of Adam, for example 0.999.")
-    derived_steps = math.ceil(2.0 / (1.0 - options.beta2) - 1e-6)
+    derived_steps = beta2_warmup_steps(options.beta2)
     if total_steps is not None and derived_steps > total_steps:
         raise ValueError(
             f"warmup={options.warmup!r} takes 2 / (1 - beta2) = {derived_steps} updates at beta2={options.beta2}, more "
             f"than the run's {total_steps}; lower beta2, raise max_steps, or choose a warmup with warmup_steps."
         )
     return derived_steps
+
+
+def beta2_warmup_steps(beta2: float) -> int:
+    """Updates of the warmups of beta2: ceil(2 / (1 - beta2)) (Ma & Yarats 2021, arXiv:1910.04209, eq. 11).
+
+    >>> beta2_warmup_steps(0.999)
+    2000
+    """
+    return math.ceil(2.0 / (1.0 - beta2) - 1e-6)

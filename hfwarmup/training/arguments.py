@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
@@ -15,10 +14,9 @@ from transformers import HfArgumentParser, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.planning.config import ConfigError, read_config, unknown_key
-from hfwarmup.planning.durations import Duration
-from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
-from hfwarmup.schedules.named import own_factory, resolve_options, schedule_names
-from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling
+from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.schedules.named import schedule_names
 from hfwarmup.training.precision import choose_precision
 from hfwarmup.training.resume import OnScheduleChange
 from hfwarmup.training.run_folder import Resume
@@ -231,32 +229,19 @@ def plan_training(
     size of the training set. `training.warmup_steps` is the only owner of the warmup's length. With
     auto_find_batch_size the batch of the `checkpoint` to resume from counts, which the Trainer goes back to.
 
-    Raises ValueError when the warmup is given twice, where the schedule has a length of its own, or when
-    `global_batch_size` does not divide.
+    Raises ValueError as `PlanSettings.plan` does.
     """
-    name = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
-    chosen = dict(cast("dict[str, Any] | None", training.lr_scheduler_kwargs) or {})
-    _check_one_warmup(training, warmup, name, chosen)
     batch_size = training.train_batch_size
     if checkpoint and training.auto_find_batch_size:
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         batch_size = state.train_batch_size or batch_size
-    if warmup.global_batch_size is not None:
-        training.gradient_accumulation_steps = _accumulation(warmup.global_batch_size, batch_size, training.world_size)
-    total_steps = update_steps(training, num_samples, batch_size)
-    plan = _plan(
-        training,
-        warmup,
-        learning_rate=training.learning_rate,
-        length=warmup.warmup if warmup.warmup != "" else training.get_warmup_steps(total_steps),
-        batch_size=batch_size,
-        total_steps=total_steps,
-        num_samples=num_samples,
-        tokens_per_sample=tokens_per_sample,
-    )
-    training.learning_rate, training.warmup_steps = plan.peak_lr, plan.warmup_steps
-    if name in schedule_names():
-        training.lr_scheduler_kwargs = {"on_schedule_change": warmup.on_schedule_change, **chosen}
+    settings = _plan_settings(training, warmup, batch_size, tokens_per_sample)
+    training.gradient_accumulation_steps = settings.accumulation(training.world_size)
+    plan = settings.plan(num_processes=training.world_size, num_samples=num_samples)
+    _write(plan, settings, training)
+    if settings.lr_scheduler_type in schedule_names():
+        chosen = {"on_schedule_change": warmup.on_schedule_change, **settings.lr_scheduler_kwargs}
+        training.lr_scheduler_kwargs = chosen
     return plan
 
 
@@ -271,93 +256,33 @@ def plan_again(
     tokens_per_sample: int | None = None,
 ) -> Plan:
     """`plan` for another per-process `batch_size` or another number of updates, written into `training`."""
-    new = _plan(
-        training,
-        warmup,
+    settings = replace(
+        _plan_settings(training, warmup, batch_size, tokens_per_sample),
         learning_rate=plan.learning_rate,
-        length=plan.warmup,
-        batch_size=batch_size,
-        total_steps=total_steps,
-        num_samples=num_samples,
-        tokens_per_sample=tokens_per_sample,
+        warmup_steps=0,
+        global_batch_size=None,
     )
-    training.learning_rate, training.warmup_steps = new.peak_lr, new.warmup_steps
+    settings = settings if settings.takes_warmup_from_beta2 else replace(settings, warmup=plan.warmup)
+    new = settings.plan(num_processes=training.world_size, num_samples=num_samples, total_steps=total_steps)
+    _write(new, settings, training)
     return new
 
 
-def _plan(
-    training: TrainingArguments,
-    warmup: WarmupArguments,
-    *,
-    learning_rate: float,
-    length: str | int | Duration,
-    batch_size: int,
-    total_steps: int,
-    num_samples: int,
-    tokens_per_sample: int | None,
-) -> Plan:
-    reference_batch = warmup.reference_batch_size
-    by_epochs = training.max_steps <= 0 and reference_batch is not None
-    return plan_run(
-        learning_rate=learning_rate,
-        warmup=length,
-        total_steps=total_steps,
-        per_device_batch_size=batch_size,
-        num_processes=training.world_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        reference_batch_size=reference_batch,
-        # A run of so many epochs has more updates at a smaller reference batch; a run of max_steps has as many.
-        reference_total_steps=math.ceil(training.num_train_epochs * num_samples / cast(int, reference_batch))
-        if by_epochs
-        else None,
-        lr_scaling=warmup.lr_scaling,
-        warmup_scaling=warmup.warmup_scaling,
-        max_warmup_fraction=warmup.max_warmup_fraction,
-        samples_per_epoch=num_samples,
-        tokens_per_sample=tokens_per_sample,
+def _write(plan: Plan, settings: PlanSettings, training: TrainingArguments) -> None:
+    training.learning_rate = plan.peak_lr
+    training.warmup_steps = 0 if settings.takes_warmup_from_beta2 else plan.warmup_steps
+
+
+def _plan_settings(
+    training: TrainingArguments, warmup: WarmupArguments, batch_size: int, tokens_per_sample: int | None
+) -> PlanSettings:
+    kind = training.lr_scheduler_type
+    return PlanSettings.pick(
+        {
+            **vars(training),
+            **vars(warmup),
+            "per_device_train_batch_size": batch_size,
+            "block_size": tokens_per_sample,
+            "lr_scheduler_type": str(getattr(kind, "value", kind)),
+        }
     )
-
-
-def _check_one_warmup(training: TrainingArguments, warmup: WarmupArguments, name: str, chosen: dict[str, Any]) -> None:
-    if warmup.warmup == "":
-        return
-    if training.warmup_steps:
-        raise ValueError(
-            f"warmup={warmup.warmup!r} and warmup_steps={training.warmup_steps} are both given; keep warmup."
-        )
-    if name in schedule_names() and own_factory(name) is None:
-        options = {key: value for key, value in chosen.items() if key not in ("on_schedule_change", "on_lr_mismatch")}
-        if resolve_options(name, options).warmup in BETA2_WARMUPS:
-            raise ValueError(
-                f"warmup={warmup.warmup!r}: schedule {name!r} takes its length from adam_beta2; leave warmup empty."
-            )
-
-
-def _accumulation(global_batch_size: int, batch_size: int, num_processes: int) -> int:
-    """The accumulation steps that keep the global batch."""
-    micro_batch = batch_size * num_processes
-    if global_batch_size < micro_batch or global_batch_size % micro_batch:
-        raise ValueError(
-            f"global_batch_size={global_batch_size} is no multiple of {batch_size} per device x {num_processes} "
-            "processes; change per_device_train_batch_size or global_batch_size."
-        )
-    return global_batch_size // micro_batch
-
-
-def update_steps(training: TrainingArguments, num_samples: int, batch_size: int | None = None) -> int:
-    """Optimizer updates of a run over `num_samples` samples, as the Trainer counts them.
-
-    max_steps if it is set; else ceil(epochs x updates an epoch), where every process has the same number of batches
-    and the last update of an epoch may accumulate fewer. `batch_size` is one process's; None: train_batch_size.
-    """
-    if training.max_steps > 0:
-        return training.max_steps
-    round_up = 0 if training.dataloader_drop_last else 1
-    batches = _divide(num_samples, batch_size or training.train_batch_size, round_up)
-    batches_per_process = _divide(batches, training.world_size, round_up)
-    updates_per_epoch = max(1, _divide(batches_per_process, training.gradient_accumulation_steps, 1))
-    return math.ceil(training.num_train_epochs * updates_per_epoch)
-
-
-def _divide(count: int, size: int, round_up: int) -> int:
-    return -(-count // size) if round_up else count // size

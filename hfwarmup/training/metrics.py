@@ -16,7 +16,7 @@ _CHRF_BETA = 2.0
 
 
 class _ShippedMetric(evaluate.Metric):
-    """An `evaluate.Metric` of one `prediction` and one `reference` a sample; a subclass says their type and computes."""
+    """An `evaluate.Metric` of one prediction and one reference a sample; a subclass says their type and computes."""
 
     dtype: ClassVar[str] = "int64"
 
@@ -26,7 +26,6 @@ class _ShippedMetric(evaluate.Metric):
             citation="",
             inputs_description="predictions and references, one value a sample",
             features=Features({"predictions": Value(self.dtype), "references": Value(self.dtype)}),
-            format=None if self.dtype == "string" else "numpy",
         )
 
 
@@ -37,8 +36,8 @@ class Accuracy(_ShippedMetric):
     {'accuracy': 0.75}
     """
 
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray, **_: Any) -> dict[str, float]:
-        return {"accuracy": float(np.mean(predictions == references))}
+    def _compute(self, *, predictions: Sequence[int], references: Sequence[int], **_: Any) -> dict[str, float]:
+        return {"accuracy": float(np.mean(np.equal(predictions, references)))}
 
 
 class F1Macro(_ShippedMetric):
@@ -51,13 +50,13 @@ class F1Macro(_ShippedMetric):
     {'f1_macro': 0.7333333333333334}
     """
 
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray, **_: Any) -> dict[str, float]:
+    def _compute(self, *, predictions: Sequence[int], references: Sequence[int], **_: Any) -> dict[str, float]:
         true_positive, predicted, true = _class_counts(predictions, references)
         return {"f1_macro": float(np.mean(2 * true_positive / (predicted + true)))}
 
 
 class MatthewsCorrelation(_ShippedMetric):
-    """Correlation of the predicted with the true classes: `matthews_correlation`, 1 perfect, 0 a guess, -1 the opposite.
+    """Correlation of predicted and true classes: `matthews_correlation`, 1 perfect, 0 a guess, -1 the opposite.
 
     With c correct of s samples, class k predicted p_k times and true t_k times (Gorodkin 2004, eq. 8, the R_K of any
     number of classes; for two, Matthews 1975):
@@ -67,7 +66,7 @@ class MatthewsCorrelation(_ShippedMetric):
     {'matthews_correlation': 0.5773502691896258}
     """
 
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray, **_: Any) -> dict[str, float]:
+    def _compute(self, *, predictions: Sequence[int], references: Sequence[int], **_: Any) -> dict[str, float]:
         true_positive, predicted, true = _class_counts(predictions, references)
         samples = float(len(references))
         covariance = true_positive.sum() * samples - predicted @ true
@@ -84,8 +83,8 @@ class MeanSquaredError(_ShippedMetric):
 
     dtype = "float64"
 
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray, **_: Any) -> dict[str, float]:
-        return {"mse": float(np.mean((predictions - references) ** 2))}
+    def _compute(self, *, predictions: Sequence[float], references: Sequence[float], **_: Any) -> dict[str, float]:
+        return {"mse": float(np.mean(np.subtract(predictions, references) ** 2))}
 
 
 class MeanAbsoluteError(_ShippedMetric):
@@ -97,8 +96,8 @@ class MeanAbsoluteError(_ShippedMetric):
 
     dtype = "float64"
 
-    def _compute(self, *, predictions: np.ndarray, references: np.ndarray, **_: Any) -> dict[str, float]:
-        return {"mae": float(np.mean(np.abs(predictions - references)))}
+    def _compute(self, *, predictions: Sequence[float], references: Sequence[float], **_: Any) -> dict[str, float]:
+        return {"mae": float(np.mean(np.abs(np.subtract(predictions, references))))}
 
 
 class RougeL(_ShippedMetric):
@@ -108,8 +107,8 @@ class RougeL(_ShippedMetric):
     the ROUGE-L of Lin 2004 (section 3.1, beta = 1), 0 where nothing is common. Words are runs of letters and digits,
     lower-cased, without stemming.
 
-    >>> RougeL(keep_in_memory=True).compute(predictions=["the gunman kill police"], references=["police kill the gunman"])
-    {'rouge_l': 0.5}
+    >>> load_metric("rouge_l").compute(predictions=["Police kill the gunman!"], references=["police killed the gunman"])
+    {'rouge_l': 0.75}
     """
 
     dtype = "string"
@@ -175,7 +174,7 @@ def load_metric(name: str) -> evaluate.Metric:
         ) from error
 
 
-def _class_counts(predictions: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _class_counts(predictions: Sequence[int], references: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How often each class that occurs is predicted rightly, predicted, and true."""
     classes, indices = np.unique(np.concatenate([predictions, references]), return_inverse=True)
     predicted, true = np.split(indices, 2)

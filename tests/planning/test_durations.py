@@ -193,8 +193,7 @@ def test_a_duration_says_itself_and_can_be_read_again(text, said):
 def test_whole_amounts_survive_being_written_and_read(amount, unit):
     duration = parse_duration(f"{amount} {unit}")
     assert duration == Duration(amount=float(amount), unit=unit)
-    if amount >= 10**6 or amount < 10**5:  # between them six digits are shown
-        assert parse_duration(str(duration)) == duration
+    assert parse_duration(str(duration)) == duration
 
 
 @given(st.floats(0.01, 100), st.integers(1, 10**6))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfwarmup import Plan, plan_run
+from hfwarmup import Duration, Plan, parse_duration, plan_run
 
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -124,6 +124,12 @@ def test_constant_samples_is_what_was_asked_for_where_the_reference_batch_is_lar
     assert plan.warmup_steps == 3
 
 
+def test_the_recipe_is_kept_as_it_was_given():
+    """So that the same plan can be made again at another batch."""
+    plan = plan_of(warmup="1%", global_batch_size=256)
+    assert (plan.learning_rate, plan.warmup) == (1e-3, Duration(amount=1, unit="%"))
+
+
 def test_tokens_are_reported_when_known():
     assert plan_of().warmup_tokens is None
     assert plan_of(tokens_per_sample=128).warmup_tokens == 100 * 32 * 128
@@ -231,6 +237,8 @@ def test_json_is_the_plan():
     assert data["peak_lr"] == 2e-3
     assert data["warmup_steps"] == 500
     assert data["warmup_tokens"] == 500 * 64 * 128
+    assert data["warmup"] == "300 steps"
+    data["warmup"] = parse_duration(data["warmup"])
     data["reasons"], data["warnings"] = tuple(data["reasons"]), tuple(data["warnings"])
     assert Plan(**data) == plan
 

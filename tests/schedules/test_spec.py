@@ -68,6 +68,42 @@ def test_the_returned_list_is_the_callers():
         assert spec.learning_rates(50) == kept
 
 
+STRETCHED = [
+    # (update, the rates of groups with T_w = 10, 5, 20 and 10, peaks 1, 1, 1 and 0.5; linear to 0 at 100)
+    (0, [0.0, 0.0, 0.0, 0.0]),
+    (5, [0.5, 1.0, 0.25, 0.25]),  # the half as long warmup is over
+    (10, [1.0, 90 / 95, 0.5, 0.5]),  # its decay has begun; the first and the last are at their peaks
+    (20, [80 / 90, 80 / 95, 1.0, 40 / 90]),  # the longest arrives
+    (100, [0.0, 0.0, 0.0, 0.0]),  # the end is one for all
+]
+
+
+@pytest.mark.parametrize(("step", "expected"), STRETCHED)
+def test_a_group_may_have_a_warmup_of_its_own_length(step, expected):
+    spec = ScheduleSpec(
+        name="warmup_linear",
+        options={"initial_lr": 0.0},
+        warmup_steps=10,
+        total_steps=100,
+        peak_lrs=[1.0, 1.0, 1.0, 0.5],
+        warmup_stretch=[1.0, 0.5, 2.0, 1.0],
+    )
+    assert spec.learning_rates(step) == pytest.approx(expected, rel=1e-12)
+    assert spec.num_warmup_steps == 20  # of the slowest
+    assert ScheduleSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_a_warmup_stretched_beyond_the_run_is_an_error():
+    spec = dataclasses.replace(spec_of(), warmup_stretch=[11.0])
+    with pytest.raises(ValueError, match=r"^warmup_steps=110 > total steps=100: the peak is never reached"):
+        spec.learning_rates(0)
+
+
+def test_another_stretch_is_a_difference():
+    one, other = spec_of(), dataclasses.replace(spec_of(), warmup_stretch=[0.5])
+    assert one.differences(other) == {"warmup_steps": (10, 5), "warmup_stretch": (None, [0.5])}
+
+
 def test_a_start_above_one_groups_peak_is_an_error():
     spec = spec_of(options={"initial_lr": 0.2}, peak_lrs=[1.0, 0.1])
     with pytest.raises(
@@ -81,7 +117,8 @@ def test_plain_data_makes_the_same_schedule_again():
     spec = spec_of("warmup_cosine", {"final_ratio": 0.2}, peak_lrs=[1.0, 0.1])
     data = json.loads(json.dumps(spec.to_dict()))
     again = ScheduleSpec(**data)
-    assert again == spec
+    assert again.to_dict() == data
+    assert again.differences(spec) == {}
     assert [again.learning_rates(step) for step in range(120)] == [spec.learning_rates(step) for step in range(120)]
 
 

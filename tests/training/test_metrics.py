@@ -101,7 +101,21 @@ def test_longest_common_subsequence_equals_the_table_of_dynamic_programming():
 def noisy_pairs(count=200):
     """Sentences, and copies of them with words dropped, doubled, swapped and misspelt; some are empty."""
     rng = random.Random(0)
-    words = "return the file_object of a request, raise ValueError when it's closed (see RFC 822)".split()
+    words = [
+        "return",
+        "the",
+        "file_object",
+        "of",
+        "a",
+        "request,",
+        "raise",
+        "when",
+        "it's",
+        "closed",
+        "(see",
+        "RFC",
+        "822)",
+    ]
     references = [" ".join(rng.choices(words, k=rng.randrange(25))) for _ in range(count)]
     predictions = []
     for text in references:

@@ -88,7 +88,7 @@ def test_a_second_train_of_another_length_gets_a_warmup_of_its_own(tmp_path):
     [(1, 8), (2, 4), (4, 2), (8, 1)],  # 64 = 8 per device x processes x accumulation
 )
 def test_global_batch_size_is_kept_on_any_number_of_processes(tmp_path, monkeypatch, num_processes, accumulation):
-    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: num_processes))
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: num_processes))
     args = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=8, max_steps=10)
     plan = plan_training(args, WarmupArguments(global_batch_size=64, warmup="2"), num_samples=640)
     assert (args.gradient_accumulation_steps, plan.global_batch_size) == (accumulation, 64)

@@ -1,0 +1,182 @@
+"""The settings of a recipe that decide its plan and its curve; read and evaluated without torch and transformers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from hfwarmup.planning.durations import Duration
+from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
+from hfwarmup.schedules.curve import beta2_warmup_steps
+from hfwarmup.schedules.named import SCHEDULES
+from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.schedules.spec import ScheduleSpec
+
+SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
+"""Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """The settings that decide batch, peak, warmup and curve, under the names of the recipes' arguments."""
+
+    learning_rate: float = 1e-3
+    warmup: str | int | float | Duration = ""
+    warmup_steps: float = 0
+    reference_batch_size: int | None = None
+    global_batch_size: int | None = None
+    lr_scaling: LrScaling = "linear"
+    warmup_scaling: WarmupScaling = "linear"
+    max_warmup_fraction: float = 0.5
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    dataloader_drop_last: bool = False
+    max_steps: int = -1
+    num_train_epochs: float = 3.0
+    block_size: int | None = None
+    lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
+    adam_beta2: float = 0.999
+
+    @classmethod
+    def pick(cls, settings: Mapping[str, Any]) -> Self:
+        """From a mapping that may hold more; a None is left at the default."""
+        names = [item.name for item in fields(cls)]
+        return cls(**{name: settings[name] for name in names if settings.get(name) is not None})
+
+    def plan(self, *, num_processes: int, num_samples: int | None = None, total_steps: int | None = None) -> Plan:
+        """The plan on `num_processes` processes, with each number's reason.
+
+        Args:
+            num_processes: processes over all machines, each with `per_device_train_batch_size`.
+            num_samples: size of the training set, for runs and warmups in epochs.
+            total_steps: updates of the run; None: `max_steps`, or those of `num_train_epochs`.
+
+        Raises ValueError as `plan_run` does, and when the warmup is given twice, where the schedule has a length of its
+        own, when `global_batch_size` does not divide, or when the length of the run cannot be known.
+        """
+        self._check_one_warmup()
+        accumulation = self.accumulation(num_processes)
+        total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
+        from_beta2 = self.takes_warmup_from_beta2
+        return plan_run(
+            learning_rate=self.learning_rate,
+            warmup=self._warmup(total_steps),
+            total_steps=total_steps,
+            per_device_batch_size=self.per_device_train_batch_size,
+            num_processes=num_processes,
+            gradient_accumulation_steps=accumulation,
+            reference_batch_size=self.reference_batch_size,
+            reference_total_steps=self._reference_total_steps(num_samples),
+            lr_scaling=self.lr_scaling,
+            warmup_scaling="constant_steps" if from_beta2 else self.warmup_scaling,
+            max_warmup_fraction=1.0 if from_beta2 else self.max_warmup_fraction,
+            samples_per_epoch=num_samples,
+            tokens_per_sample=self.block_size,
+        )
+
+    def spec(self, plan: Plan) -> ScheduleSpec:
+        """The schedule that `plan` is laid out on, for one parameter group.
+
+        Raises ValueError for a schedule that is not of this package, and for options that it does not take.
+        """
+        options = self._curve_options()
+        if self.takes_warmup_from_beta2:
+            options.setdefault("beta2", self.adam_beta2)
+        return ScheduleSpec(
+            name=self.lr_scheduler_type,
+            options=options,
+            warmup_steps=None if self.takes_warmup_from_beta2 else plan.warmup_steps,
+            total_steps=plan.total_steps,
+            peak_lrs=[plan.peak_lr],
+        )
+
+    @property
+    def takes_warmup_from_beta2(self) -> bool:
+        """Whether the schedule's length is 2 / (1 - beta2), not an argument."""
+        name = self.lr_scheduler_type
+        if name not in SCHEDULES:
+            return False
+        return {**SCHEDULES[name].defaults, **self._curve_options()}.get("warmup") in BETA2_WARMUPS
+
+    def accumulation(self, num_processes: int) -> int:
+        """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `global_batch_size`."""
+        if self.global_batch_size is None:
+            return self.gradient_accumulation_steps
+        micro_batch = self.per_device_train_batch_size * num_processes
+        if self.global_batch_size < micro_batch or self.global_batch_size % micro_batch:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is no multiple of {self.per_device_train_batch_size} per "
+                f"device x {num_processes} processes; change per_device_train_batch_size or global_batch_size."
+            )
+        return self.global_batch_size // micro_batch
+
+    def _total_steps(self, num_processes: int, accumulation: int, num_samples: int | None) -> int:
+        if self.max_steps > 0:
+            return self.max_steps
+        if num_samples is None:
+            raise ValueError(
+                f"num_train_epochs={self.num_train_epochs:g} is a length that depends on the data; give num_samples, "
+                "the size of the training set, or max_steps."
+            )
+        return update_steps(
+            num_samples,
+            epochs=self.num_train_epochs,
+            batch_size=self.per_device_train_batch_size,
+            num_processes=num_processes,
+            accumulation=accumulation,
+            drop_last=self.dataloader_drop_last,
+        )
+
+    def _reference_total_steps(self, num_samples: int | None) -> int | None:
+        """A run of so many epochs has more updates at a smaller reference batch; a run of max_steps has as many."""
+        if self.max_steps > 0 or self.reference_batch_size is None or num_samples is None:
+            return None
+        return math.ceil(self.num_train_epochs * num_samples / self.reference_batch_size)
+
+    def _warmup(self, total_steps: int) -> str | int | float | Duration:
+        if self.takes_warmup_from_beta2:
+            return beta2_warmup_steps(self._curve_options().get("beta2", self.adam_beta2))
+        if self.warmup != "":
+            return self.warmup
+        # transformers' own warmup_steps: below 1 a share of the run, from 1 on updates
+        return int(self.warmup_steps) if self.warmup_steps >= 1 else math.ceil(total_steps * self.warmup_steps)
+
+    def _check_one_warmup(self) -> None:
+        if self.warmup == "":
+            return
+        if self.warmup_steps:
+            raise ValueError(
+                f"warmup={str(self.warmup)!r} and warmup_steps={self.warmup_steps:g} are both given; keep warmup."
+            )
+        if self.takes_warmup_from_beta2:
+            raise ValueError(
+                f"warmup={str(self.warmup)!r}: schedule {self.lr_scheduler_type!r} takes its length from adam_beta2; "
+                "leave warmup empty."
+            )
+
+    def _curve_options(self) -> dict[str, Any]:
+        return {name: value for name, value in self.lr_scheduler_kwargs.items() if name not in SCHEDULER_OPTIONS}
+
+
+def update_steps(
+    num_samples: int, *, epochs: float, batch_size: int, num_processes: int, accumulation: int, drop_last: bool
+) -> int:
+    """Optimizer updates of `epochs` epochs over `num_samples` samples, as a Trainer counts them.
+
+    ceil(epochs x updates an epoch), where every process has the same number of batches and the last update of an epoch
+    may accumulate fewer.
+
+    >>> update_steps(1000, epochs=2, batch_size=8, num_processes=4, accumulation=2, drop_last=False)
+    32
+    """
+    round_up = not drop_last
+    batches = _divide(num_samples, batch_size, round_up=round_up)
+    batches_per_process = _divide(batches, num_processes, round_up=round_up)
+    return math.ceil(epochs * max(1, _divide(batches_per_process, accumulation, round_up=True)))
+
+
+def _divide(count: int, size: int, *, round_up: bool) -> int:
+    return -(-count // size) if round_up else count // size

@@ -1,0 +1,116 @@
+"""A picture shows the numbers that it was given."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from matplotlib.figure import Figure
+
+from hfwarmup.reporting.curves import MAX_POINTS, plot_learning_rates, plot_losses, plot_schedules
+
+PLANNED = [0.0, 0.5, 1.0, 0.75, 0.25]
+APPLIED = [(0, 0.0), (1, 0.5), (2, 1.0)]
+LOG = [
+    {"step": 1, "loss": 3.0, "learning_rate": 0.5},
+    {"step": 2, "loss": 2.5},
+    {"step": 2, "eval_loss": 2.75},
+    {"step": 4, "eval_loss": 2.125},
+    {"step": 4, "train_loss": 9.0, "train_runtime": 1.0},
+]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, and they are saved."""
+    saved, save = [], Figure.savefig
+
+    def record(figure, *args, **kwargs):
+        saved.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return saved
+
+
+def lines_of(axes) -> dict[str, list[tuple[float, float]]]:
+    return {
+        line.get_label(): list(zip(*(map(float, values) for values in line.get_data()), strict=True))
+        for line in axes.get_lines()
+    }
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def shaded(axes) -> list[tuple[float, float]]:
+    """From where to where the picture is shaded."""
+    return [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]
+
+
+def test_the_learning_rates_planned_and_applied(tmp_path, figures):
+    plot_learning_rates(tmp_path / "lr.png", planned=PLANNED, applied=APPLIED, warmup_steps=2, title="a run")
+    (axes,) = figures[0].axes
+    assert lines_of(axes) == {"planned": list(enumerate(PLANNED)), "applied": APPLIED}
+    assert shaded(axes) == [(0, 2)]
+    assert set(legend_of(axes)) == {"planned", "applied", "warmup, 2 updates"}
+    assert axes.get_title(loc="left") == "a run"
+    assert axes.get_ylim()[0] == 0
+
+
+def test_a_run_that_made_no_update_and_has_no_warmup_is_drawn_too(tmp_path, figures):
+    plot_learning_rates(tmp_path / "lr.png", planned=PLANNED, applied=[], warmup_steps=0, title="a run")
+    (axes,) = figures[0].axes
+    assert lines_of(axes) == {"planned": list(enumerate(PLANNED))}
+    assert shaded(axes) == []
+
+
+@pytest.mark.parametrize("updates", [1, MAX_POINTS - 1, 10 * MAX_POINTS + 1])
+def test_a_long_run_is_drawn_with_few_points_from_its_first_update_to_its_last(updates, tmp_path, figures):
+    planned = [float(step) for step in range(updates)]
+    plot_learning_rates(tmp_path / "lr.png", planned=planned, applied=[], warmup_steps=0, title="a run")
+    points = lines_of(figures[0].axes[0])["planned"]
+    assert all(step == rate for step, rate in points)
+    assert points[0] == (0, 0)
+    assert points[-1] == (updates - 1, updates - 1)
+    assert len(points) < 2 * MAX_POINTS
+
+
+def test_the_losses_of_a_log(tmp_path, figures):
+    plot_losses(tmp_path / "loss.png", log_history=LOG, warmup_steps=2)
+    (axes,) = figures[0].axes
+    assert lines_of(axes) == {"train": [(1, 3.0), (2, 2.5)], "validation": [(2, 2.75), (4, 2.125)]}
+    assert shaded(axes) == [(0, 2)]
+    assert "2.125" in axes.get_title(loc="left")
+
+
+def test_a_log_without_evaluations_is_drawn_too(tmp_path, figures):
+    plot_losses(tmp_path / "loss.png", log_history=LOG[:2], warmup_steps=0)
+    assert list(lines_of(figures[0].axes[0])) == ["train"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_log_is_an_empty_picture(tmp_path):
+    plot_losses(tmp_path / "loss.png", log_history=[], warmup_steps=0)
+    assert (tmp_path / "loss.png").stat().st_size
+
+
+def test_schedules_side_by_side(tmp_path, figures):
+    schedules = {f"schedule {n}": ((lambda step, n=n: step * n), n) for n in range(1, 6)}
+    plot_schedules(tmp_path / "all.png", schedules, total_steps=3)
+    panels = {axes.get_title(): axes for axes in figures[0].axes if axes.get_visible()}
+    assert list(panels) == list(schedules)
+    for n, axes in enumerate(panels.values(), start=1):
+        assert list(lines_of(axes).values()) == [[(0, 0), (1, n), (2, 2 * n)]]
+        assert shaded(axes) == [(0, n)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_suffix_chooses_the_format(suffix, tmp_path):
+    path = tmp_path / f"picture.{suffix}"
+    plot_losses(path, log_history=LOG, warmup_steps=2)
+    if suffix == "png":
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    else:
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"

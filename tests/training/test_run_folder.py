@@ -1,0 +1,76 @@
+"""A run's folder is never overwritten, and never resumed in silence."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hfwarmup.training.run_folder import find_checkpoint
+
+HOLDS = (
+    "output_dir={} holds a run already; choose another output_dir, or go on from its last checkpoint with resume=auto."
+)
+NO_CHECKPOINT = "resume=must, and {} has no checkpoint; give the run's own output_dir, or resume=auto."
+NOT_TO_RESUME = (
+    "resume=auto, and {} holds files but no checkpoint to go on from; choose another output_dir, or empty it."
+)
+CASES = [
+    # what the folder holds (None: it is not there), resume, the checkpoint or what is said
+    (None, "never", None),
+    (None, "auto", None),
+    (None, "must", NO_CHECKPOINT),
+    ([], "never", None),
+    ([], "auto", None),
+    ([], "must", NO_CHECKPOINT),
+    ([".gitkeep"], "never", None),  # hidden files are not a run's
+    ([".gitkeep"], "auto", None),
+    ([".gitkeep"], "must", NO_CHECKPOINT),
+    (["model.safetensors"], "never", HOLDS),
+    (["model.safetensors"], "auto", NOT_TO_RESUME),
+    (["model.safetensors"], "must", NO_CHECKPOINT),
+    (["checkpoint-5/"], "never", HOLDS),
+    (["checkpoint-5/"], "auto", "checkpoint-5"),
+    (["checkpoint-5/"], "must", "checkpoint-5"),
+    (["checkpoint-900/", "checkpoint-1000/", "loss.png"], "auto", "checkpoint-1000"),  # by number, not by name
+    (["checkpoint-900/", "checkpoint-1000/", "loss.png"], "must", "checkpoint-1000"),
+    (["checkpoint-best/"], "auto", NOT_TO_RESUME),
+    (["checkpoint-7"], "must", NO_CHECKPOINT),  # a file of that name
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes the folder `run` with the given names in it; those that end in / are checkpoints of the Trainer."""
+
+    def make(names):
+        root = tmp_path / "run"
+        if names is not None:
+            root.mkdir()
+        for name in names or ():
+            path = root / name
+            if name.endswith("/"):
+                path.mkdir()
+                (path / "trainer_state.json").write_text("{}")
+            else:
+                path.write_text("")
+        return root
+
+    return make
+
+
+def listing(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*")) if root.exists() else None
+
+
+@pytest.mark.parametrize(("names", "resume", "expected"), CASES)
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["text", "path"])
+def test_the_checkpoint_to_resume_from(names, resume, expected, kind, folder):
+    root = folder(names)
+    before = listing(root)
+    if expected is None or expected.startswith("checkpoint-"):
+        assert find_checkpoint(kind(root), resume) == (expected and str(root / expected))
+    else:
+        with pytest.raises(ValueError, match=rf"\A{re.escape(expected.format(root))}\Z"):
+            find_checkpoint(kind(root), resume)
+    assert listing(root) == before  # nothing is touched
