@@ -13,7 +13,8 @@ import math
 import os
 import shutil
 import time
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,23 @@ from hfwarmup.training.run_folder import find_checkpoint
 
 logger = logging.getLogger("hfwarmup.recipe")
 
-FOLLOWED = """
-    output_dir resume seed data_seed precision bf16 fp16 use_cpu torch_compile torch_compile_backend disable_tqdm
-    ddp_backend ddp_timeout max_steps num_train_epochs per_device_train_batch_size per_device_eval_batch_size
-    gradient_accumulation_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay adam_beta1
-    adam_beta2 adam_epsilon max_grad_norm dataloader_drop_last dataloader_num_workers dataloader_pin_memory
-    logging_strategy logging_steps logging_first_step eval_strategy eval_steps eval_delay save_strategy save_steps
-    save_total_limit
-""".split()
-"""The TrainingArguments that this loop follows."""
+# fmt: off
+FOLLOWED = {
+    "output_dir", "resume", "seed", "data_seed", "precision", "bf16", "fp16", "use_cpu", "torch_compile",
+    "torch_compile_backend", "disable_tqdm", "ddp_backend", "ddp_timeout", "max_steps", "num_train_epochs",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "max_grad_norm", "dataloader_drop_last", "dataloader_num_workers", "dataloader_pin_memory",
+    "logging_strategy", "logging_steps", "logging_first_step", "eval_strategy", "eval_steps", "eval_delay",
+    "save_strategy", "save_steps", "save_total_limit", "do_eval", "warmup_stretch",
+}
+# fmt: on
+"""The settings that this loop follows; another one is an error."""
 
 
 @dataclass(kw_only=True)
-class LoopArguments:
-    """What only this loop has."""
+class LoopArguments(RecipeArguments):
+    """The arguments of a recipe, and those of this loop."""
 
     warmup_stretch: str = field(
         default="{}",
@@ -68,8 +72,23 @@ class LoopArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given: Any = self.warmup_stretch
-        self.stretch: dict[str, float] = json.loads(given) if isinstance(given, str) else given
+        try:
+            self.stretch: dict[str, float] = json.loads(given) if isinstance(given, str) else given
+        except json.JSONDecodeError:
+            raise ValueError(f"warmup_stretch={given!r} is not JSON; quote its names.") from None
+        unset = (None, "none", AcceleratorConfig())  # what transformers makes of a setting that is not given
+        for setting in fields(self):
+            default = setting.default if setting.default_factory is MISSING else setting.default_factory()
+            value = getattr(self, setting.name)
+            value, default = (getattr(choice, "value", choice) or None for choice in (value, default))
+            if setting.name not in FOLLOWED and value != default and not (value in unset and default in unset):
+                raise ValueError(
+                    f"accelerate_loop does not follow {setting.name}={value}; drop it, or take pretrain_clm."
+                )
+        if "epoch" in (self.logging_strategy, self.eval_strategy, self.save_strategy):
+            raise ValueError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
 
 
 class Progress(TrainerState):
@@ -85,12 +104,12 @@ class Progress(TrainerState):
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, warmup_args, loop_args, args = parse_arguments(
-        ModelArguments, DataArguments, WarmupArguments, LoopArguments, RecipeArguments
+    model_args, data_args, warmup_args, args = parse_arguments(
+        ModelArguments, DataArguments, WarmupArguments, LoopArguments
     )
     speak_from_rank_zero()
-    refuse_ignored(args)
     checkpoint = find_checkpoint(args.output_dir, args.resume)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
 
     # 2. Data: tokenized once, by the first rank, and packed into blocks without losing a token.
@@ -122,7 +141,7 @@ def main() -> None:
         eps=args.adam_epsilon,
         fused=True,
     )
-    stretch_warmup(optimizer, model, loop_args.stretch)
+    stretch_warmup(optimizer, model, args.stretch)
     scheduler = hfwarmup.WarmupScheduler(
         optimizer,
         getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type),
@@ -159,8 +178,8 @@ def main() -> None:
     )
     model, optimizer, train_loader, eval_loader, scheduler = accelerator.prepare(model, optimizer, *loaders, scheduler)
 
-    # 7. Progress, and the callbacks of a Trainer, which serve a loop as well: they check each update, keep the record of
-    # the learning rates, and say when to log, evaluate and save.
+    # 7. Progress, and the callbacks of a Trainer, which serve a loop as well: they check each update, record its
+    # learning rate, and say when to log, evaluate and save.
     state = Progress(max_steps=plan.total_steps, is_world_process_zero=accelerator.is_main_process)
     state.compute_steps(args, plan.total_steps)
     accelerator.register_for_checkpointing(state)
@@ -213,8 +232,7 @@ def main() -> None:
                 log(state, metrics := evaluate(accelerator, model, eval_loader))
                 callbacks.on_evaluate(args, state, control, metrics)
             if control.should_save:
-                callbacks.on_save(args, state, control)
-                save_checkpoint(accelerator, state, args)
+                save_checkpoint(accelerator, args, state, lambda: callbacks.on_save(args, state, control))
             if control.should_training_stop:
                 break
     callbacks.on_train_end(args, state, control)
@@ -269,8 +287,10 @@ def log(state: Progress, entry: dict[str, float]) -> None:
     logger.info("update %d: %s", state.global_step, ", ".join(f"{name} {value:.4g}" for name, value in entry.items()))
 
 
-def save_checkpoint(accelerator: Accelerator, state: Progress, args: RecipeArguments) -> None:
-    """Save `checkpoint-<update>` under a hidden name first: one that is cut off is none."""
+def save_checkpoint(
+    accelerator: Accelerator, args: LoopArguments, state: Progress, save_records: Callable[[], Any]
+) -> None:
+    """Save `checkpoint-<update>`, under a hidden name until it is whole: a run may be killed at any time."""
     folder = Path(args.output_dir)
     hidden, final = folder / ".saving", folder / f"checkpoint-{state.global_step}"
     if accelerator.is_main_process:
@@ -278,23 +298,12 @@ def save_checkpoint(accelerator: Accelerator, state: Progress, args: RecipeArgum
     accelerator.wait_for_everyone()
     accelerator.save_state(str(hidden))
     accelerator.wait_for_everyone()
+    save_records()
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(hidden, final)
         rotate_checkpoints(str(folder), args.save_total_limit)
-
-
-def refuse_ignored(args: RecipeArguments) -> None:
-    """Raise ValueError for a setting that a Trainer would follow and this loop does not."""
-    unset = (None, "none", AcceleratorConfig())  # what transformers makes of a setting that is not given
-    for setting in fields(args):
-        value, default = (
-            getattr(value, "value", value) or None for value in (getattr(args, setting.name), setting.default)
-        )
-        if setting.name not in FOLLOWED and value != default and (value not in unset or default not in unset):
-            raise ValueError(f"accelerate_loop does not follow {setting.name}={value}; drop it, or take pretrain_clm.")
-    if "epoch" in (args.logging_strategy, args.eval_strategy, args.save_strategy):
-        raise ValueError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
+    accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import ast
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +169,7 @@ def main() -> None:
     )
     speak_from_rank_zero()
     datasets.disable_progress_bars()  # TRL prepares each split in five passes
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers so
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL reports every new trainer to the hub
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

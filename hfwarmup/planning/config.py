@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from hfwarmup.schedules.options import did_you_mean
 
@@ -31,18 +32,23 @@ class ConfigError(ValueError):
         super().__init__("\n".join(findings))
 
 
-def read_config(path: Path, known: Collection[str] | None = None) -> dict[str, Any]:
+def read_config(
+    path: Path,
+    known: Collection[str] | None = None,
+    check: Callable[[str, Any], str | None] = lambda _key, _value: None,
+) -> dict[str, Any]:
     """The settings of one YAML file (YAML 1.2: `2e-5` is a number).
 
-    Raises ConfigError with every key that is not `known` (None: all are), or for a file that cannot be read, each with
-    file and line.
+    Raises ConfigError for a file that cannot be read, and with every key that is not `known` (None: all are) and every
+    value of which `check(key, value)` has something to say, each with file and line.
     """
     settings = _load(path)
-    findings = [
-        f"{path}:{settings.lc.key(key)[0] + 1}: {unknown_key(str(key), known)}"
-        for key in settings
-        if known is not None and key not in known
-    ]
+    findings = []
+    for key, value in settings.items():
+        unknown = known is not None and key not in known
+        finding = unknown_key(str(key), known or ()) if unknown else check(str(key), _plain(value))
+        if finding is not None:
+            findings.append(f"{path}:{settings.lc.key(key)[0] + 1}: {finding}")
     if findings:
         raise ConfigError(findings)
     return {str(key): _plain(value) for key, value in settings.items()}
@@ -64,15 +70,17 @@ def _load(path: Path) -> CommentedMap:
     if not path.is_file():
         raise ConfigError([f"{path}: no such config file; see configs/ for those that come with the recipes."])
     try:
-        settings = YAML().load(path.read_text())
+        settings = YAML().load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = str(error.problem or error.context or "not YAML").splitlines()[0]
         raise ConfigError([f"{path}{line}: {problem}."]) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not YAML text ({str(error).splitlines()[0]})."]) from None
     if settings is None:
         return CommentedMap()
     if not isinstance(settings, CommentedMap):
-        raise ConfigError([f"{path}: a config is a map of settings, not a {type(settings).__name__}."])
+        raise ConfigError([f"{path}: a config is a map of settings, not a {type(_plain(settings)).__name__}."])
     return settings
 
 
@@ -82,6 +90,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, ScalarBoolean):  # an int to Python
+        return bool(value)
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)

@@ -28,7 +28,7 @@ _UNITS: dict[str, Unit] = {
 }
 _PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 _PATTERN = re.compile(
-    r"(?P<number>\d[\d_,]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?P<prefix>[kKMBGT]?)\s*(?P<unit>[A-Za-z%]*)"
+    r"(?P<number>(?:\d[\d_]*|\d{1,3}(?:,\d{3})+)(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?P<words>[A-Za-z%\s]*)"
 )
 
 
@@ -40,6 +40,10 @@ class Duration:
     """how many units"""
     unit: Unit
     """what is counted"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount < math.inf:
+            raise ValueError(f"amount={self.amount}: give a finite length, 0 or more.")
 
     def __str__(self) -> str:
         number = f"{self.amount:,.6g}" if self.amount < 10**6 else f"{self.amount:,.0f}"
@@ -65,18 +69,35 @@ class Duration:
         >>> parse_duration("5%").to_steps(total_steps=1000)
         50
         """
+        steps = self.exact_steps(
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            tokens_per_sample=tokens_per_sample,
+            total_steps=total_steps,
+        )
+        return whole_steps(steps)
+
+    def exact_steps(
+        self,
+        *,
+        steps_per_epoch: float | None = None,
+        batch_size: int | None = None,
+        tokens_per_sample: float | None = None,
+        total_steps: int | None = None,
+    ) -> float:
+        """`to_steps` before rounding, for lengths that are still to be scaled."""
         if self.amount == 0:
-            return 0
-        steps = self.amount
+            return 0.0
         if self.unit == "%":
-            steps *= self._need(total_steps, "total_steps") / 100
-        elif self.unit == "epochs":
-            steps *= self._need(steps_per_epoch, "steps_per_epoch")
-        elif self.unit == "samples":
-            steps /= self._need(batch_size, "batch_size")
-        elif self.unit == "tokens":
-            steps /= self._need(batch_size, "batch_size") * self._need(tokens_per_sample, "tokens_per_sample")
-        return max(1, math.floor(steps + 0.5))
+            return self.amount / 100 * self._need(total_steps, "total_steps")
+        if self.unit == "epochs":
+            return self.amount * self._need(steps_per_epoch, "steps_per_epoch")
+        if self.unit == "samples":
+            return self.amount / self._need(batch_size, "batch_size")
+        if self.unit == "tokens":
+            batch_tokens = self._need(batch_size, "batch_size") * self._need(tokens_per_sample, "tokens_per_sample")
+            return self.amount / batch_tokens
+        return self.amount
 
     def _need(self, value: float | None, name: str) -> float:
         if value is None or value <= 0:
@@ -84,6 +105,15 @@ class Duration:
                 f"duration '{self}' needs {name} to become steps, and it is {value}; give {name}, or steps."
             )
         return value
+
+
+def whole_steps(steps: float) -> int:
+    """The nearest whole number of updates, halves up; at least 1 unless `steps` is 0.
+
+    >>> whole_steps(2.5), whole_steps(0.2), whole_steps(0.0)
+    (3, 1, 0)
+    """
+    return max(1, math.floor(steps + 0.5)) if steps else 0
 
 
 def parse_duration(text: str | int | float | Duration) -> Duration:
@@ -105,18 +135,18 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     match = _PATTERN.fullmatch(str(text).strip())
     if match is None:
         raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
-    unit_word = match["unit"].lower()
+    prefix, unit_word = _split_words(match["words"])
     if unit_word not in _UNITS:
         known = sorted(word for word in _UNITS if word)
         raise ValueError(
-            f"duration {text!r} has the unknown unit {match['unit']!r}{did_you_mean(unit_word, known)} "
+            f"duration {text!r} has the unknown unit {unit_word!r}{did_you_mean(unit_word, known)} "
             "use steps, %, epochs, samples or tokens."
         )
-    amount = float(match["number"].replace("_", "").replace(",", "")) * _PREFIXES[match["prefix"]]
+    amount = float(match["number"].replace("_", "").replace(",", "")) * _PREFIXES[prefix]
     if not math.isfinite(amount):
         raise ValueError(f"duration {text!r} is not finite; give a number of updates, or a share such as '5%'.")
     unit = _UNITS[unit_word]
-    bare = unit_word == "" and match["prefix"] == ""
+    bare = unit_word == "" and prefix == ""
     if bare and (amount != int(amount) or (amount == 1 and not match["number"].isdigit())):
         steps = f"{amount:g} steps" if amount >= 1 else f"{amount:g} of a step"
         raise ValueError(
@@ -125,3 +155,15 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     if unit == "%" and amount > 100:
         raise ValueError(f"duration {text!r} is more than the whole run; give at most 100%.")
     return Duration(amount=amount, unit=unit)
+
+
+def _split_words(words: str) -> tuple[str, str]:
+    """A number's prefix and its unit, in lower case; a unit that begins like a prefix is a unit.
+
+    >>> _split_words("M tokens"), _split_words("Tokens"), _split_words("k")
+    (('M', 'tokens'), ('', 'tokens'), ('k', ''))
+    """
+    unit_word = words.strip().lower()
+    if unit_word not in _UNITS and words[0] in _PREFIXES:
+        return words[0], unit_word[1:].strip()
+    return "", unit_word

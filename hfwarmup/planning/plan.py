@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from hfwarmup.planning.durations import Duration, parse_duration
+from hfwarmup.planning.durations import Duration, parse_duration, whole_steps
 from hfwarmup.schedules.options import did_you_mean
 
 LrScaling = Literal["linear", "sqrt", "none"]
@@ -124,8 +124,11 @@ def plan_run(
     warmup_steps 2000 -> 16000: linear rule (T_w k steps, the ramp climbs at the same rate a step)
     warmup is 16000 of 100000 steps (16.0%), 4,096,000 samples
     """
-    for name, value in (("total_steps", total_steps), ("reference_total_steps", reference_total_steps)):
-        _check_count(name, value)
+    _check_count("total_steps", total_steps)
+    _check_count("reference_total_steps", reference_total_steps)
+    _check_count("samples_per_epoch", samples_per_epoch)
+    if tokens_per_sample is not None and not 0 < tokens_per_sample < math.inf:
+        raise ValueError(f"tokens_per_sample={tokens_per_sample}: give a number above 0.")
     if not 0.0 < max_warmup_fraction <= 1.0:
         raise ValueError(f"max_warmup_fraction={max_warmup_fraction}: give a share of the run above 0 and at most 1.")
     batch_size, batch_reason = _global_batch(
@@ -135,7 +138,7 @@ def plan_run(
     peak_lr, lr_reason = _scaled_lr(learning_rate, lr_scaling, scale)
     reference_batch = reference_batch_size or batch_size
     duration = parse_duration(warmup)
-    reference_steps = duration.to_steps(
+    reference_steps = duration.exact_steps(
         steps_per_epoch=None if samples_per_epoch is None else samples_per_epoch / reference_batch,
         batch_size=reference_batch,
         tokens_per_sample=tokens_per_sample,
@@ -211,14 +214,14 @@ def _scaled_lr(learning_rate: float, rule: str, scale: float) -> tuple[float, st
     return peak_lr, f"peak_lr {learning_rate:g} -> {peak_lr:g}: {rule} rule ({meaning})"
 
 
-def _scaled_warmup(duration: Duration, reference_steps: int, rule: str, scale: float) -> tuple[int, str]:
+def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale: float) -> tuple[int, str]:
     """The warmup's steps at the real batch before the cap, and why."""
     factor, meaning = _rule("warmup_scaling", WARMUP_RULES, rule)
-    origin = "" if duration.unit == "steps" else f" ({duration})"
-    if scale == 1.0 or reference_steps == 0:
-        return reference_steps, f"warmup_steps {reference_steps}{origin}"
-    steps = max(1, math.floor(reference_steps * factor(scale) + 0.5))
-    return steps, f"warmup_steps {reference_steps}{origin} -> {steps}: {rule} rule ({meaning})"
+    steps, origin = whole_steps(reference_steps), "" if duration.unit == "steps" else f" ({duration})"
+    if scale == 1.0 or steps == 0:
+        return steps, f"warmup_steps {steps}{origin}"
+    scaled = whole_steps(reference_steps * factor(scale))
+    return scaled, f"warmup_steps {steps}{origin} -> {scaled}: {rule} rule ({meaning})"
 
 
 def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[int, tuple[str, ...]]:
@@ -239,5 +242,5 @@ def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float
 
 
 def _check_count(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
+    if value is not None and (isinstance(value, bool) or not 1 <= value < math.inf or value != int(value)):
         raise ValueError(f"{name}={value}: give a whole number, 1 or more.")

@@ -63,7 +63,7 @@ class PlanSettings:
         from_beta2 = self.takes_warmup_from_beta2
         return plan_run(
             learning_rate=self.learning_rate,
-            warmup=self._warmup(total_steps),
+            warmup=self._warmup(),
             total_steps=total_steps,
             per_device_batch_size=self.per_device_train_batch_size,
             num_processes=num_processes,
@@ -136,13 +136,13 @@ class PlanSettings:
             return None
         return math.ceil(self.num_train_epochs * num_samples / self.reference_batch_size)
 
-    def _warmup(self, total_steps: int) -> str | int | float | Duration:
+    def _warmup(self) -> str | int | float | Duration:
         if self.takes_warmup_from_beta2:
             return beta2_warmup_steps(self._curve_options().get("beta2", self.adam_beta2))
         if self.warmup != "":
             return self.warmup
         # transformers' own warmup_steps: below 1 a share of the run, from 1 on updates
-        return int(self.warmup_steps) if self.warmup_steps >= 1 else math.ceil(total_steps * self.warmup_steps)
+        return int(self.warmup_steps) if self.warmup_steps >= 1 else Duration(amount=100 * self.warmup_steps, unit="%")
 
     def _check_one_warmup(self) -> None:
         if self.warmup == "":

@@ -16,6 +16,9 @@ from hfwarmup.training.scheduler import WarmupScheduler
 
 logger = logging.getLogger(__name__)
 
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""Files in which a Trainer may save its model: whole, a PEFT adapter, in shards, or a module that is no transformers model."""
+
 
 def finish_run(
     trainer: Trainer, *, train_metrics: dict[str, float], eval_metrics: dict[str, float], summary: str
@@ -33,7 +36,8 @@ def finish_run(
         folder = Path(str(trainer.args.output_dir))
         draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
         logger.info("%s", summary)
-        logger.info("model     %s", folder / "model.safetensors")
+        weights = next((name for name in WEIGHTS if (folder / name).exists()), "")
+        logger.info("model     %s", folder / weights)
         logger.info("metrics   %s", folder / "all_results.json")
         logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
     trainer.accelerator.end_training()  # without it a rank now and then aborts at exit

@@ -212,7 +212,7 @@ def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> f
 def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     """The warmup's length in updates, checked; for the warmups of beta2 it is ceil(2 / (1 - beta2))."""
     for name, value in (("warmup_steps", warmup_steps), ("total_steps", total_steps)):
-        if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
+        if value is not None and (isinstance(value, bool) or not 0 <= value < math.inf or value != int(value)):
             raise ValueError(f"{name}={value}: give a whole number of updates, 0 or more.")
     if options.warmup in BETA2_WARMUPS:
         return _checked_beta2_steps(options, warmup_steps, total_steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -73,7 +74,8 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.model and self.overrides:
+        overrides = self.overrides
+        if self.model and overrides:
             raise ValueError(
                 f"config_overrides are for a new model, and model={self.model!r} brings its own; drop one."
             )
@@ -96,7 +98,7 @@ class WarmupArguments:
     """The warmup, and how it and the peak follow the number of processes."""
 
     warmup: str = field(
-        default="", metadata={"help": "the warmup's length: 500, '5%', '2 epochs', '100k samples' or '20M tokens'"}
+        default="", metadata={"help": "the warmup's length: 500, '5%%', '2 epochs', '100k samples' or '20M tokens'"}
     )
     reference_batch_size: int | None = field(
         default=None,
@@ -156,12 +158,13 @@ class RecipeArguments(TrainingArguments):
 
     def _settle_precision(self) -> str:
         """Turn `precision` into bf16 and fp16, and say why."""
-        flagged = {"bf16"} if self.bf16 else {"fp16"} if self.fp16 else set()
-        if flagged - {self.precision, "auto"} and self.precision != "auto":
-            raise ValueError(f"precision={self.precision} and {flagged.pop()}=true contradict; give one of them.")
+        flagged = [name for name, flag in (("bf16", self.bf16), ("fp16", self.fp16)) if flag]
+        if len(flagged) > 1 or (flagged and self.precision not in ("auto", flagged[0])):
+            given = " and ".join([*(f"{name}=true" for name in flagged), f"precision={self.precision}"])
+            raise ValueError(f"{given} contradict; keep precision.")
         reason = "as asked for"
         if flagged:
-            self.precision = cast(Any, flagged.pop())
+            self.precision = cast(Any, flagged[0])
         elif self.precision == "auto":
             device = torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator()
             self.precision, reason = choose_precision(device or torch.device("cpu"))
@@ -186,26 +189,44 @@ def _parse(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
     known = {field.name for kind in types for field in fields(cast(Any, kind)) if field.init}
     config = _config_path(argv)
     if config is not None:
-        parser.set_defaults(**read_config(config, known))
         for action in parser._actions:
-            action.required = False
+            action.required = False  # the file may have it
+        settings = read_config(config, known, parser.check)
+        parser.set_defaults(**dict.fromkeys(key for key, value in settings.items() if value is None))
+        argv = [*(word for key, value in settings.items() for word in _as_flag(key, value)), *argv]
     *filled, _, unknown = parser.parse_args_into_dataclasses(
         list(argv), return_remaining_strings=True, look_for_args_file=False
     )
-    flags = [word.split("=")[0] for word in unknown if word.startswith("--")]
     if unknown:
-        raise ConfigError(
-            [unknown_key(flag.lstrip("-").replace("-", "_"), known) for flag in flags]
-            or [f"stray argument {unknown[0]!r}; flags begin with --."]
-        )
+        flags = [word.split("=")[0].lstrip("-").replace("-", "_") for word in unknown if word.startswith("--")]
+        stray = [f"stray argument {unknown[0]!r}; a setting begins with --."]
+        raise ConfigError([unknown_key(flag, known) for flag in flags] or stray)
     return tuple(filled)
+
+
+def _as_flag(key: str, value: Any) -> list[str]:
+    """A setting of the file as the flag that says the same, so that both are read and checked in one way."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    text = json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+    return [f"--{key}={text}"]
 
 
 class _Parser(HfArgumentParser):
     """transformers' parser, which says one line where argparse prints its usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError([f"{message}."])
+        raise ConfigError([re.sub(r"argument --(\w+)(/\S+)?: ", r"\1: ", message) + "."])
+
+    def check(self, key: str, value: Any) -> str | None:
+        """What is wrong with one setting of a file, None if nothing is."""
+        try:
+            self.parse_known_args(_as_flag(key, value))
+        except ConfigError as error:
+            return str(error)
+        return None
 
 
 def _config_path(argv: Sequence[str]) -> Path | None:

@@ -23,6 +23,7 @@ def speak_from_rank_zero() -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()  # of saving and loading weights; the Trainer's own stays
     if not is_rank_zero():
         datasets.disable_progress_bars()

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 END_OF_TEXT = "<|endoftext|>"
 IGNORED_LABEL = -100  # what torch's cross entropy leaves out of the loss
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ def prepare_data(
     *,
     seed: int = 0,
     cache_dir: str | None = None,
+    special_tokens: Mapping[str, str] = _NONE,
     main_process_first: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     show_progress: bool = False,
 ) -> PreparedData:
@@ -59,12 +61,15 @@ def prepare_data(
 
     Under `main_process_first`, which is `TrainingArguments.main_process_first` or
     `accelerate.PartialState().main_process_first`, the first rank trains the tokenizer and tokenizes while the others
-    wait, and then read its cache. `cache_dir` empty means the cache of `datasets`; `seed` is the split's.
+    wait, and then read its cache. `cache_dir` empty means the cache of `datasets`; `seed` is the split's;
+    `special_tokens` is for `build_tokenizer`.
     Raises ValueError, in one line, for data that cannot be used.
     """
     with main_process_first():
         corpus = load_corpus(data, seed, cache_dir)
-        tokenizer = build_tokenizer(data, corpus["train"], cache_dir, show_progress=show_progress)
+        tokenizer = build_tokenizer(
+            data, corpus["train"], cache_dir, special_tokens=special_tokens, show_progress=show_progress
+        )
         tokenized = {name: tokenize(documents, tokenizer, data.tokenize_workers) for name, documents in corpus.items()}
     return PreparedData(
         tokenizer=tokenizer,
@@ -75,27 +80,48 @@ def prepare_data(
 
 
 def build_tokenizer(
-    data: DataArguments, train_documents: Dataset, cache_dir: str | None = None, *, show_progress: bool = False
+    data: DataArguments,
+    train_documents: Dataset,
+    cache_dir: str | None = None,
+    *,
+    special_tokens: Mapping[str, str] = _NONE,
+    show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents.
 
     A trained one is kept in `<cache_dir>/tokenizers` under a fingerprint of the text, the vocabulary's size and the
     library's version. Its `<|endoftext|>`, which is bos and eos, has id 0.
+
+    `special_tokens`, such as `{"mask_token": "<|mask|>"}`, gives tokens to those roles that have none: a trained
+    tokenizer has them among its `vocab_size` entries, the last ones; one that is loaded may grow by them.
+
     Raises ValueError, in one line, when `data.tokenizer` cannot be loaded, is slow, or has no eos token.
     """
     if data.tokenizer:
-        return _load_tokenizer(data)
-    name = f"bpe-{data.vocab_size}-{_fingerprint_text(train_documents)}-{tokenizers.__version__}.json"
-    file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "tokenizers" / name
-    if not file.exists():
-        logger.info("Training a byte-level BPE of %d entries on %d documents.", data.vocab_size, len(train_documents))
-        _write_atomically(file, _train_bpe(_texts(train_documents), data.vocab_size, show_progress).to_str())
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(file), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
-    )
-    if len(tokenizer) < data.vocab_size:
+        tokenizer = _load_tokenizer(data)
+    else:
+        num_entries = data.vocab_size - len(special_tokens)
+        tokenizer = _trained_tokenizer(train_documents, num_entries, cache_dir, show_progress)
+    missing: dict[str, Any] = {
+        role: token for role, token in special_tokens.items() if getattr(tokenizer, role) is None
+    }
+    tokenizer.add_special_tokens(missing)
+    if not data.tokenizer and len(tokenizer) < data.vocab_size:
         logger.warning("vocab_size=%d: the corpus has pairs for %d entries only.", data.vocab_size, len(tokenizer))
     return tokenizer
+
+
+def _trained_tokenizer(
+    documents: Dataset, num_entries: int, cache_dir: str | None, show_progress: bool
+) -> PreTrainedTokenizerFast:
+    name = f"bpe-{num_entries}-{_fingerprint_text(documents)}-{tokenizers.__version__}.json"
+    file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "tokenizers" / name
+    if not file.exists():
+        logger.info("Training a byte-level BPE of %d entries on %d documents.", num_entries, len(documents))
+        _write_atomically(file, _train_bpe(_texts(documents), num_entries, show_progress).to_str())
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(file), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
+    )
 
 
 def _load_tokenizer(data: DataArguments) -> PreTrainedTokenizerFast:

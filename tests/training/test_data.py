@@ -196,6 +196,27 @@ def test_trained_tokenizer_is_the_size_asked_for(tokenizer):
     assert tokenizer.bos_token_id == tokenizer.eos_token_id == 0
 
 
+ROLES = {"mask_token": "<|mask|>", "pad_token": "<|pad|>"}
+
+
+def test_special_tokens_are_the_last_entries_of_a_trained_tokenizer(arguments, corpus, cache):
+    tokenizer = build_tokenizer(arguments, corpus["train"], cache, special_tokens=ROLES)
+    assert len(tokenizer) == 600
+    assert (tokenizer.eos_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id) == (0, 598, 599)
+    assert tokenizer.encode("a<|mask|>b")[1:2] == [598]
+    (ids,) = tokenize(Dataset.from_dict({"text": ["a<|mask|>"]}), tokenizer)["input_ids"]
+    assert ids[1:] == [598, 0]
+
+
+def test_a_loaded_tokenizer_keeps_the_special_tokens_that_it_has(arguments, corpus, cache, tmp_path):
+    build_tokenizer(arguments, corpus["train"], cache, special_tokens={"mask_token": "[MASK]"}).save_pretrained(
+        tmp_path
+    )
+    loaded = build_tokenizer(DataArguments(tokenizer=str(tmp_path)), corpus["train"], special_tokens=ROLES)
+    assert (loaded.mask_token, loaded.mask_token_id) == ("[MASK]", 599)
+    assert (loaded.pad_token, loaded.pad_token_id, len(loaded)) == ("<|pad|>", 600, 601)
+
+
 def test_tokenizer_is_trained_on_the_train_split_alone_and_once(arguments, corpus, tmp_path, monkeypatch):
     trained_on = []
     train_bpe = data_module._train_bpe

@@ -67,7 +67,7 @@ def test_a_new_model_computes_the_loss_of_a_block(model_type, tokenizer):
     ("model_type", "overrides", "message"),
     [
         ("lama", {}, "model_type='lama' is no architecture of transformers; did you mean 'llama'?"),
-        ("llama", {"hidden_siz": 3}, "config_overrides: llama has no setting 'hidden_siz'; did you mean 'hidden_size'?"),
+        ("llama", {"head_dims": 3}, "config_overrides: llama has no setting 'head_dims'; did you mean 'head_dim'?"),
         ("gpt2", {"n_embed": 3}, "config_overrides: gpt2 has no setting 'n_embed'; did you mean 'n_embd'?"),
     ],
 )  # fmt: skip

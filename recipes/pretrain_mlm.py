@@ -1,0 +1,171 @@
+"""Pretrain a small BERT-like encoder from scratch by masked language modeling, with a named warmup schedule.
+
+    ./launch.sh pretrain_mlm --config configs/pretrain_mlm/stdlib.yaml [--key value …]
+
+A script to copy and change: arguments, data, model, plan, training, results, in this order. The encoder that it leaves
+in its run folder is what finetune_classification.py starts from.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+
+import hfwarmup
+from hfwarmup.reporting.run import finish_run
+from hfwarmup.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    RecipeArguments,
+    WarmupArguments,
+    parse_arguments,
+    plan_training,
+)
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.console import run_recipe, speak_from_rank_zero
+from hfwarmup.training.data import IGNORED_LABEL, prepare_data
+from hfwarmup.training.model import build_model
+from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.run_folder import find_checkpoint
+
+logger = logging.getLogger("hfwarmup.recipe")
+
+SPECIAL_TOKENS = {"mask_token": "<|mask|>", "pad_token": "<|pad|>"}
+
+
+@dataclass(kw_only=True)
+class MaskingArguments:
+    """What is masked, and on how many blocks it is evaluated."""
+
+    mlm_probability: float = field(default=0.15, metadata={"help": "share of the tokens that are to be predicted"})
+    eval_blocks: int = field(default=512, metadata={"help": "validation blocks, evenly spaced; 0: all of them"})
+
+
+class MaskedBlocks(torch.utils.data.Dataset):
+    """Blocks with some tokens masked, anew in each epoch: a function of the seed, the epoch and the block's index.
+
+    No state is used up, so a resumed run sees the masks that the stopped one would have seen, any number of processes
+    sees the same ones, and validation blocks, whose epoch stays 0, are masked alike in every evaluation.
+    """
+
+    def __init__(self, blocks: Dataset, tokenizer: PreTrainedTokenizerBase, mlm_probability: float, seed: int) -> None:
+        self.blocks, self.seed = blocks, seed
+        self.masking = DataCollatorForLanguageModeling(tokenizer, mlm_probability=mlm_probability)
+        self.special_ids = torch.tensor(tokenizer.all_special_ids)
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with the DataLoader's workers
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        block = self.blocks[index]
+        kept = torch.isin(block["input_ids"], self.special_ids) | (block["labels"] == IGNORED_LABEL)
+        entropy = np.random.SeedSequence([self.seed, int(self.epoch), index])
+        self.masking.generator = torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
+        input_ids, labels = self.masking.torch_mask_tokens(block["input_ids"].clone(), special_tokens_mask=kept)
+        return {"input_ids": input_ids, "labels": labels}
+
+
+class NewMasksEachEpoch(TrainerCallback):
+    """Tells the training blocks which epoch it is."""
+
+    def __init__(self, blocks: MaskedBlocks) -> None:
+        self.blocks = blocks
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.blocks.epoch.fill_(int(state.epoch or 0))
+
+
+def unigram_loss(train: Dataset, masked: MaskedBlocks, vocab_size: int) -> float:
+    """Nats a masked token of `masked`, predicted by how often each token is in `train` (plus one)."""
+    counts = np.ones(vocab_size)
+    for batch in train.with_format("numpy").iter(batch_size=1024):
+        counts += np.bincount(batch["input_ids"].ravel(), minlength=vocab_size)
+    labels = torch.cat([masked[index]["labels"] for index in range(len(masked))])
+    targets = labels[labels != IGNORED_LABEL].numpy()
+    return float(np.log(counts.sum()) - np.mean(np.log(counts[targets])))
+
+
+def main() -> None:
+    # 1. Arguments: the YAML file of --config, then flags.
+    hfwarmup.register()
+    model_args, data_args, masking_args, warmup_args, args = parse_arguments(
+        ModelArguments, DataArguments, MaskingArguments, WarmupArguments, RecipeArguments
+    )
+    speak_from_rank_zero()
+    checkpoint = find_checkpoint(args.output_dir, args.resume)
+    set_seed(args.seed)
+
+    # 2. Data: tokenized once, packed into blocks without losing a token, masked when a block is read.
+    seed = args.data_seed or 0
+    data = prepare_data(
+        data_args, seed=seed, special_tokens=SPECIAL_TOKENS, main_process_first=args.main_process_first
+    )
+    data.tokenizer.model_max_length = data_args.block_size
+    num_eval = min(masking_args.eval_blocks or len(data.validation), len(data.validation))
+    evaluated = data.validation.select(np.linspace(0, len(data.validation) - 1, num_eval, dtype=int))
+    train, validation = (
+        MaskedBlocks(blocks, data.tokenizer, masking_args.mlm_probability, seed) for blocks in (data.train, evaluated)
+    )
+
+    # 3. Model: a checkpoint, or a new one from a config.
+    model = build_model(AutoModelForMaskedLM, model_args, data.tokenizer, data_args.block_size)
+    size = f"{model.num_parameters() / 1e6:.1f}M parameters"
+    logger.info(
+        "%s, %s; %d training blocks of %d tokens", model.config.model_type, size, len(train), data_args.block_size
+    )
+    logger.info("%s", args.precision_reason)
+
+    # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
+    plan = plan_training(args, warmup_args, num_samples=len(train), tokens_per_sample=data_args.block_size)
+    logger.info("%s", plan)
+    sample = default_data_collator([train[i] for i in range(args.train_batch_size)])
+    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+
+    # 5. Training.
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=data.tokenizer,
+        data_collator=default_data_collator,
+        callbacks=[NewMasksEachEpoch(train), NonFiniteGuard(), LearningRateRecorder()],
+    )
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+
+    # 6. Results: model, metrics, pictures.
+    metrics = trainer.evaluate()
+    nats, unigram = metrics["eval_loss"], unigram_loss(data.train, validation, len(data.tokenizer))
+    metrics["eval_bits_per_masked_token"] = nats / math.log(2)
+    metrics["eval_unigram_loss"] = unigram
+    finish_run(
+        trainer,
+        train_metrics=result.metrics,
+        eval_metrics=metrics,
+        summary=f"validation loss {nats:.3f} nats ({nats / math.log(2):.2f} bits) a masked token; "
+        f"token frequencies alone give {unigram:.3f} nats, a uniform guess {math.log(len(data.tokenizer)):.2f}",
+    )
+
+
+if __name__ == "__main__":
+    run_recipe(main)

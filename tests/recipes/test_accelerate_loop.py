@@ -1,0 +1,224 @@
+"""The raw loop trains as the Trainer does: learning rates, losses, resume, any number of processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import random
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+import hfwarmup
+from hfwarmup.training.callbacks import read_learning_rates
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "configs" / "accelerate_loop" / "smoke.yaml"
+SETTINGS = {  # 25 blocks: 7 batches of 4, and so 4 updates an epoch, the last of one batch
+    "dataset": "CORPUS",
+    "validation_fraction": 0.1,
+    "vocab_size": 300,
+    "block_size": 16,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "precision": "fp32",
+    "learning_rate": 1e-2,
+    "reference_batch_size": 8,
+    "lr_scheduler_type": "warmup_cosine",
+    "warmup": 4,
+    "max_steps": 10,
+    "weight_decay": 0.1,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "eval_strategy": "no",
+}
+LLAMA = {  # without dropout
+    "model_type": "llama",
+    "config_overrides": json.dumps(
+        {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+        }
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Thirty files of thirty words, and their own cache of datasets."""
+    folder, words = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    for index in range(30):
+        text = " ".join(words.choice(["warm", "up", "cold", "down", "step", "rate"]) for _ in range(30))
+        (folder / f"{index:02}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def run(corpus, tmp_path, monkeypatch):
+    """Run a recipe's main in this process, in a new folder unless `output_dir` is given; returns the folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    logger = logging.getLogger("hfwarmup")
+    before = logger.handlers, logger.propagate, logger.level
+
+    def run(recipe="accelerate_loop", output_dir=None, **flags):
+        folder = output_dir or tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
+        flags = {**SETTINGS, **flags, "dataset": corpus, "output_dir": folder}
+        words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", [recipe, "--config", str(SMOKE), *words])
+        runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"))["main"]()
+        return folder
+
+    yield run
+    logger.handlers, logger.propagate, logger.level = before
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def logged(folder: Path, key: str) -> list[float]:
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[key] for entry in history if key in entry]
+
+
+def schedule(name: str = "warmup_cosine", peak_lr: float = 1e-2, **options):
+    return hfwarmup.get_schedule(name, peak_lr=peak_lr, num_warmup_steps=4, num_training_steps=10, **options)
+
+
+# The same training
+
+
+def test_the_loop_trains_as_the_trainer_does(run):
+    """The same samples, gradients, learning rates and weights: also where an epoch's last update is a short one."""
+    own = {**LLAMA, "max_grad_norm": 0.5}
+    loop, trainer = run(**own), run("pretrain_clm", **own)
+    assert logged(loop, "loss") == pytest.approx(logged(trainer, "loss"), rel=2e-5)
+    assert logged(loop, "grad_norm") == pytest.approx(logged(trainer, "grad_norm"), rel=1e-3)
+    assert (loop / "learning_rates.csv").read_text() == (trainer / "learning_rates.csv").read_text()
+    last = {folder: json.loads((folder / "all_results.json").read_text()) for folder in (loop, trainer)}
+    assert last[loop]["eval_loss"] == pytest.approx(last[trainer]["eval_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_apply_the_planned_learning_rates(num_processes, corpus, tmp_path):
+    """4 / N accumulation on N processes: the global batch is 16, twice the reference, and so is the peak."""
+    flags = {**SETTINGS, **LLAMA, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4 // num_processes}
+    flags |= {"dataset": corpus, "output_dir": tmp_path / "run", "warmup_scaling": "constant_steps", "save_steps": 5}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    env = {**os.environ, "HFWARMUP_PYTHON": sys.executable, "NUM_PROCESSES": str(num_processes), "OMP_NUM_THREADS": "1"}
+    env |= {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    command = [ROOT / "launch.sh", "accelerate_loop", "--config", SMOKE, *words]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "peak_lr 0.01 -> 0.02: linear rule" in result.stderr
+    if num_processes > 1:
+        assert f"all {num_processes} ranks applied the same 10 learning rates" in result.stderr
+    planned = schedule(peak_lr=2e-2)
+    assert read_learning_rates(tmp_path / "run" / "learning_rates.csv") == [(t, planned(t), planned(t)) for t in range(10)]
+    for name in ("model.safetensors", "all_results.json", "trainer_state.json", "schedule.png", "loss.png"):
+        assert (tmp_path / "run" / name).is_file()
+    assert logged(tmp_path / "run", "loss") == pytest.approx(LOSSES_OF_BATCH_16, rel=1e-4)
+
+
+LOSSES_OF_BATCH_16 = [0.0] * 10
+
+
+# Resume
+
+
+@pytest.mark.parametrize(
+    ("name", "updates"),
+    [
+        ("warmup_cosine", [1, 4, 6]),  # inside the warmup and an epoch, at T_w and between epochs, in the decay
+        ("warmup_plateau", [7]),  # between two evaluations
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_bits(run, tmp_path, name, updates):
+    """With dropout, and beside the debris of a checkpoint that was cut off."""
+    own = {"lr_scheduler_type": name, "save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 3}
+    if name == "warmup_plateau":
+        own["lr_scheduler_kwargs"] = json.dumps({"patience": 0, "threshold": 10.0})  # reduced at every evaluation
+    whole = run(save_steps=1, **own)
+    for update in updates:
+        cut = tmp_path / f"cut{update}"
+        cut.mkdir()
+        (whole / f"checkpoint-{update}").rename(cut / f"checkpoint-{update}")
+        (cut / "learning_rates.csv").write_bytes((whole / "learning_rates.csv").read_bytes())
+        (cut / ".saving").mkdir()
+        (cut / ".saving" / "scheduler.bin").write_bytes(b"half")
+        run(output_dir=cut, resume="must", save_steps=9, **own)
+        assert weights(cut) == weights(whole)
+        assert (cut / "learning_rates.csv").read_bytes() == (whole / "learning_rates.csv").read_bytes()
+        assert logged(cut, "loss") == logged(whole, "loss")
+    if name == "warmup_plateau":
+        assert [row[2] for row in read_learning_rates(whole / "learning_rates.csv")][-4:] == [1e-2 / 10] * 3 + [1e-2 / 100]
+
+
+def test_old_checkpoints_are_deleted(run):
+    folder = run(save_strategy="steps", save_steps=4, save_total_limit=2)
+    assert {path.name for path in folder.glob("*checkpoint*")} == {"checkpoint-8", "checkpoint-10"}
+    assert not (folder / ".saving").exists()
+
+
+# Groups
+
+
+def groups(folder: Path, update: int) -> list[dict]:
+    """The optimizer's groups in a checkpoint: as the update will use them."""
+    return torch.load(folder / f"checkpoint-{update}" / "optimizer.bin", weights_only=True)["param_groups"]
+
+
+def test_layers_warm_up_at_their_own_pace(run):
+    folder = run(**LLAMA, warmup_stretch='{"embed": 0.5, "lm_head": 2}', save_strategy="steps", save_steps=1)
+    for update in (1, 2, 3, 6, 9):
+        lrs = {group["warmup_stretch"]: group["lr"] for group in groups(folder, update)}
+        expected = {
+            stretch: hfwarmup.get_schedule(
+                "warmup_cosine", peak_lr=1e-2, num_warmup_steps=round(4 * stretch), num_training_steps=10
+            )(update)
+            for stretch in (0.5, 1.0, 2.0)
+        }
+        assert lrs == expected
+
+
+def test_weight_decay_follows_the_warmup(run):
+    own = {"lr_scheduler_kwargs": '{"weight_decay": "proportional"}', "save_strategy": "steps", "save_steps": 1}
+    folder = run(**own)
+    for update in (1, 3, 4, 9):
+        decayed, other = groups(folder, update)
+        assert decayed["weight_decay"] == 0.1 * decayed["lr"] / 1e-2
+        assert other["weight_decay"] == 0.0
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"optim": "adafactor"}, "error: accelerate_loop does not follow optim=adafactor; drop it, or take pretrain_clm."),
+        ({"report_to": "tensorboard"}, "error: accelerate_loop does not follow report_to=['tensorboard']; drop it, or take "
+         "pretrain_clm."),
+        ({"eval_strategy": "epoch"}, "error: accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'."),
+        ({"warmup_stretch": "embed: 2"}, "error: warmup_stretch='embed: 2' is not JSON; quote its names."),
+    ],
+)
+def test_a_setting_that_the_loop_does_not_follow_is_an_error(run, flags, message):
+    with pytest.raises(SystemExit) as caught:
+        run(**flags)
+    assert str(caught.value) == message
+
+
+def test_a_schedule_that_accelerate_would_step_once_a_process_is_refused(run):
+    with pytest.raises(ValueError, match="cosine"):
+        run(lr_scheduler_type="cosine")
