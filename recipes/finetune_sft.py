@@ -69,6 +69,10 @@ class LoraArguments:
     )
     merge: bool = field(default=False, metadata={"help": "also write the model with the adapter added in: merged/"})
 
+    def __post_init__(self) -> None:
+        if self.lora_rank < 1:
+            raise ValueError(f"lora_rank={self.lora_rank} < 1: nothing would be trained; give for example 16.")
+
 
 @dataclass(kw_only=True)
 class SFTArguments(RecipeArguments, SFTConfig):
@@ -92,32 +96,33 @@ class SFTArguments(RecipeArguments, SFTConfig):
 
 
 def find_pairs(source: str) -> Iterator[tuple[str, str]]:
-    """Every function of a Python source that has a docstring and a body after it, as (prompt, completion).
+    """Every function of a Python source that has a docstring and code after it, as (prompt, completion).
 
-    The prompt goes from `def` to the closing quotes, the completion from the line break there to the function's end, so
-    that no token lies across. Both are dedented.
+    The prompt goes from `def` to the docstring's closing quotes, the completion from the line break there to the
+    function's end, so that no token lies across. Both are dedented.
 
     >>> list(find_pairs('class A:\\n    def one(self):\\n        "One."\\n        return 1\\n'))
     [('def one(self):\\n    "One."', '\\n    return 1')]
     """
     lines = source.split("\n")
     for function in ast.walk(ast.parse(source)):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or len(function.body) < 2:
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or ast.get_docstring(function) is None:
             continue
-        docstring = function.body[0]
-        last_line = lines[docstring.end_lineno - 1]
-        code_after = last_line.encode()[docstring.end_col_offset :].strip()
-        if ast.get_docstring(function) is None or code_after:
+        first, last, docstring_end = function.lineno - 1, function.end_lineno, function.body[0].end_lineno
+        code_beside = lines[docstring_end - 1].encode()[function.body[0].end_col_offset :].strip()
+        if len(function.body) < 2 or code_beside:
             continue
-        indent = lines[function.lineno - 1][: function.col_offset]
-        text = [line.removeprefix(indent) for line in lines[function.lineno - 1 : function.end_lineno]]
-        prompt_lines = docstring.end_lineno - function.lineno + 1
-        yield "\n".join(text[:prompt_lines]).rstrip(), "\n" + "\n".join(text[prompt_lines:]).rstrip()
+        indent = lines[first][: function.col_offset]
+        prompt, body = (
+            "\n".join(line.removeprefix(indent) for line in part).rstrip()
+            for part in (lines[first:docstring_end], lines[docstring_end:last])
+        )
+        yield prompt, "\n" + body
 
 
 def write_pairs(documents: dict[str, list[str]]) -> dict[str, list[str]]:
     """The pairs of a batch of sources; a source that is not this Python's has none."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for source in documents["text"]:
         try:
             pairs += find_pairs(source)
@@ -153,11 +158,11 @@ def prepare_pairs(data: DataArguments, args: SFTArguments) -> tuple[PreTrainedTo
     return tokenizer, pairs
 
 
-def merge_adapter(trainer: SFTTrainer, folder: Path) -> None:
+def merge_adapter(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the model with the adapter added into its weights, which loads without peft."""
     if trainer.is_world_process_zero():
         trainer.model.merge_and_unload().save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         logger.info("merged    %s", folder / "model.safetensors")
 
 
@@ -170,6 +175,7 @@ def main() -> None:
     speak_from_rank_zero()
     datasets.disable_progress_bars()  # TRL prepares each split in five passes
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers so
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # of the sources that are read
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL reports every new trainer to the hub
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)
@@ -216,18 +222,18 @@ def main() -> None:
     # 6. Results: adapter, metrics, pictures; on request the merged model.
     metrics = trainer.evaluate()
     before, after = untouched["eval_loss"], metrics["eval_loss"]
+    accuracy_before, accuracy_after = untouched["eval_mean_token_accuracy"], metrics["eval_mean_token_accuracy"]
     metrics["eval_perplexity"] = math.exp(min(after, 700.0))
-    metrics["eval_loss_untouched"] = before
-    metrics["eval_mean_token_accuracy_untouched"] = untouched["eval_mean_token_accuracy"]
+    metrics["eval_loss_untouched"], metrics["eval_mean_token_accuracy_untouched"] = before, accuracy_before
     finish_run(
         trainer,
         train_metrics=result.metrics,
         eval_metrics=metrics,
-        summary=f"completion loss {before:.3f} -> {after:.3f} nats a token from the untouched checkpoint to the adapted "
-        f"one, next token right {untouched['eval_mean_token_accuracy']:.1%} -> {metrics['eval_mean_token_accuracy']:.1%}",
+        summary=f"completions: {before:.3f} nats a token, {accuracy_before:.1%} of the tokens right from the untouched "
+        f"checkpoint; {after:.3f} nats, {accuracy_after:.1%} with the adapter",
     )
     if lora_args.merge:
-        merge_adapter(trainer, Path(str(args.output_dir), "merged"))
+        merge_adapter(trainer, tokenizer, Path(str(args.output_dir), "merged"))
 
 
 if __name__ == "__main__":

@@ -117,9 +117,7 @@ def main() -> None:
 
     # 2. Data: tokenized once, packed into blocks without losing a token, masked when a block is read.
     seed = args.data_seed or 0
-    data = prepare_data(
-        data_args, seed=seed, special_tokens=SPECIAL_TOKENS, main_process_first=args.main_process_first
-    )
+    data = prepare_data(data_args, seed=seed, special_tokens=SPECIAL_TOKENS, main_process_first=args.main_process_first)
     data.tokenizer.model_max_length = data_args.block_size
     num_eval = min(masking_args.eval_blocks or len(data.validation), len(data.validation))
     evaluated = data.validation.select(np.linspace(0, len(data.validation) - 1, num_eval, dtype=int))

@@ -17,7 +17,7 @@ from hfwarmup.training.scheduler import WarmupScheduler
 logger = logging.getLogger(__name__)
 
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-"""Files in which a Trainer may save its model: whole, a PEFT adapter, in shards, or a module that is no transformers model."""
+"""Files in which a Trainer saves a model: whole, a PEFT adapter, in shards, or one that is no transformers model."""
 
 
 def finish_run(

@@ -68,7 +68,16 @@ class Curve:
                 return rise_blend(rise_pairs, rise(count))
             return fall_blend(fall_pairs, fall(count))
 
-        return learning_rates
+        if self.options.warmup not in BETA2_WARMUPS:
+            return learning_rates
+
+        def damped(step: int) -> list[float]:
+            """A ramp of beta2 never quite ends: it damps whatever comes after it too (Ma & Yarats 2021, section 5)."""
+            count = min(step + first_count, last_count)
+            rates, height = learning_rates(step), rise(count)  # type: ignore[arg-type]
+            return rates if count < warmup_steps else [lr * height for lr in rates]
+
+        return damped
 
 
 def compile_curve(options: ScheduleOptions, *, warmup_steps: int | None, total_steps: int | None) -> Curve:
@@ -80,8 +89,6 @@ def compile_curve(options: ScheduleOptions, *, warmup_steps: int | None, total_s
     last_count: float = math.inf if total_steps is None else total_steps
     rise = _rise(options, warmup_steps)
     fall = _fall(options, warmup_steps, total_steps)
-    if options.warmup in BETA2_WARMUPS:
-        fall = _product(fall, rise)
     return Curve(
         options=options,
         warmup_steps=warmup_steps,
@@ -157,13 +164,14 @@ def _fall(options: ScheduleOptions, warmup_steps: int, total_steps: int | None) 
         return _FALLS[options.decay]
     assert total_steps is not None
     begin_steps = warmup_steps
+    if options.decay == "restarts":
+        length_steps, num_cycles = total_steps - warmup_steps, options.num_cycles
+        return lambda count: shapes.restarts(count - warmup_steps, length_steps, num_cycles) if length_steps else 1.0
     if options.decay == "wsd":
         begin_steps = _cooldown_begin(options, warmup_steps, total_steps)
         shape = _FALLS[options.cooldown_shape]
     elif options.decay == "polynomial":
         shape = partial(_polynomial_fall, power=options.power)
-    elif options.decay == "restarts":
-        shape = partial(shapes.restarts, num_cycles=options.num_cycles)
     else:
         shape = _FALLS[options.decay]
     return _spread(shape, begin_steps, total_steps)
@@ -184,13 +192,10 @@ def _polynomial_fall(progress: float, power: float) -> float:
     return shapes.polynomial(1.0 - progress, power)
 
 
-def _product(fall: Callable[[int], float], rise: Callable[[int], float]) -> Callable[[int], float]:
-    """A ramp of beta2 never quite ends, so it goes on damping whatever comes after it (Ma & Yarats 2021, section 5)."""
-    return lambda count: fall(count) * rise(count)
-
-
 def _cooldown_begin(options: ScheduleOptions, warmup_steps: int, total_steps: int) -> int:
     begin_steps = round(options.stable_ratio * total_steps)
+    if options.stable_ratio < 1.0:
+        begin_steps = max(0, min(begin_steps, total_steps - 1))  # the shortest run has a cooldown too
     if begin_steps < warmup_steps:
         raise ValueError(
             f"stable_ratio={options.stable_ratio} ends the stable phase at update {begin_steps}, before "
@@ -212,7 +217,7 @@ def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> f
 def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     """The warmup's length in updates, checked; for the warmups of beta2 it is ceil(2 / (1 - beta2))."""
     for name, value in (("warmup_steps", warmup_steps), ("total_steps", total_steps)):
-        if value is not None and (isinstance(value, bool) or not 0 <= value < math.inf or value != int(value)):
+        if value is not None and not _is_count(value):
             raise ValueError(f"{name}={value}: give a whole number of updates, 0 or more.")
     if options.warmup in BETA2_WARMUPS:
         return _checked_beta2_steps(options, warmup_steps, total_steps)
@@ -228,6 +233,12 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
             "lower warmup_steps or raise max_steps."
         )
     return int(warmup_steps)
+
+
+def _is_count(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value < math.inf and value == int(value)
 
 
 def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:

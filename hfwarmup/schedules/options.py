@@ -156,9 +156,10 @@ final_lr, final_ratio, initial_lr, initial_ratio, warmup, weight_decay.
         for option in given:
             if option not in valid:
                 raise ValueError(_unknown_option(name, option, warmup, decay, valid))
-        replaced = {
-            other for option in given for pair in (_START, _FLOOR) if option in pair for other in pair - {option}
-        }
+        replaced: set[str] = set()
+        for part, ends in (("warmup", _START), ("decay", _FLOOR)):
+            if part in given or ends & given.keys():  # another shape, or the other way to say its end
+                replaced |= ends
         kept = {option: value for option, value in defaults.items() if option in valid and option not in replaced}
         return cls(**{**kept, **given})
 

@@ -137,13 +137,17 @@ def cosine_fall(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def restarts(progress: float, num_cycles: int) -> float:
-    """Cosine with hard restarts: height = (1 + cos(pi (n q mod 1))) / 2, and 0 at q = 1 (same, eq. 5).
+def restarts(steps_after_warmup: int, length_steps: int, num_cycles: int) -> float:
+    """Cosine with hard restarts: height = (1 + cos(pi (c mod 1))) / 2, c = num_cycles n / length_steps (same, eq. 5).
 
-    >>> [round(restarts(q, num_cycles=2), 3) for q in (0.0, 0.25, 0.49, 0.5, 1.0)]
+    It is 0 at the end of the last cycle. The remainder is taken in whole numbers, so that a restart is exactly at 1.
+
+    >>> [round(restarts(n, length_steps=100, num_cycles=2), 3) for n in (0, 25, 49, 50, 100)]
     [1.0, 0.5, 0.001, 1.0, 0.0]
     """
-    return 0.0 if progress >= 1.0 else cosine_fall((num_cycles * progress) % 1.0)
+    if steps_after_warmup >= length_steps:
+        return 0.0
+    return cosine_fall(steps_after_warmup * num_cycles % length_steps / length_steps)
 
 
 def one_minus_sqrt(progress: float) -> float:

@@ -95,7 +95,7 @@ def build_tokenizer(
     `special_tokens`, such as `{"mask_token": "<|mask|>"}`, gives tokens to those roles that have none: a trained
     tokenizer has them among its `vocab_size` entries, the last ones; one that is loaded may grow by them.
 
-    Raises ValueError, in one line, when `data.tokenizer` cannot be loaded, is slow, or has no eos token.
+    Raises ValueError, in one line, when `data.tokenizer` cannot be loaded, is slow, or has no eos or sep token.
     """
     if data.tokenizer:
         tokenizer = _load_tokenizer(data)
@@ -132,6 +132,8 @@ def _load_tokenizer(data: DataArguments) -> PreTrainedTokenizerFast:
         raise ValueError(
             f"tokenizer={data.tokenizer}: cannot be loaded ({reason}); name a local folder, or omit it to train one."
         ) from error
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.sep_token  # BERT's own: [SEP] ends its texts
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.eos_token_id is None:
         raise ValueError(f"tokenizer={data.tokenizer}: is not a fast one with an eos token; choose one that is.")
     if data.vocab_size != DataArguments.vocab_size:

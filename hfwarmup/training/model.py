@@ -12,30 +12,34 @@ from hfwarmup.training.arguments import ModelArguments
 
 
 def build_model(
-    auto_class: Any, model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int
+    auto_class: Any, model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int, **settings: Any
 ) -> PreTrainedModel:
     """The checkpoint `model.model`, or a new model of `new_config`, as `auto_class` (an AutoModelFor… of transformers).
+
+    `settings` go into the config of either, such as `num_labels`.
 
     Raises ValueError, in one line, for what cannot be loaded or built.
     """
     if not model.model:
-        built = auto_class.from_config(new_config(model, tokenizer, block_size))
+        built = auto_class.from_config(new_config(model, tokenizer, block_size, **settings))
         if built.loss_type is None:  # transformers finds none for GPT-2's class name, warns, and takes the causal one
             built.loss_type = auto_class.__name__.removeprefix("AutoModel")
         return built
     try:
-        return auto_class.from_pretrained(model.model)
+        return auto_class.from_pretrained(model.model, **settings)
     except OSError as error:
         raise ValueError(
             f"model={model.model}: cannot be loaded ({str(error).splitlines()[0]}); name a checkpoint's folder."
         ) from error
 
 
-def new_config(model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int) -> PretrainedConfig:
+def new_config(
+    model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int, **settings: Any
+) -> PretrainedConfig:
     """The config of a new `model.model_type`, for `tokenizer` and sequences of `block_size` tokens.
 
-    Vocabulary, special tokens and length come from the data; `config_overrides` win. Raises ValueError for an unknown
-    architecture and for a setting that it does not have, which transformers would keep in silence.
+    Vocabulary, special tokens and length come from the data, then `settings`; `config_overrides` win. Raises ValueError
+    for an unknown architecture and for a setting that it does not have, which transformers would keep in silence.
     """
     if model.model_type not in CONFIG_MAPPING:
         known = list(CONFIG_MAPPING.keys())
@@ -57,4 +61,4 @@ def new_config(model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_
         "pad_token_id": None,
         "use_cache": False,
     }
-    return AutoConfig.for_model(model.model_type, **{**settings_of_data, **model.overrides})
+    return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.overrides})

@@ -97,10 +97,10 @@ def launch(flags):
 
 
 @pytest.fixture
-def recipe(flags, monkeypatch, capsys):
-    """Runs the recipe in this process, and returns its error lines; what it changes for good is put back."""
+def recipe(flags, monkeypatch):
+    """Runs the recipe in this process and returns what it ends with; what it changes for good is put back."""
     logger = logging.getLogger("hfwarmup")
-    before = (list(logger.handlers), logger.propagate, logger.level, logging.raiseExceptions)
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", flags.cache)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,13 +110,13 @@ def recipe(flags, monkeypatch, capsys):
         try:
             runpy.run_path(str(RECIPE), run_name="__main__")
         except SystemExit as exit_:
-            return str(exit_.code)
+            return str(exit_.code)  # what Python prints on the way out
         return ""
 
     yield run
     torch.set_num_threads(threads)
-    logger.handlers, logger.propagate, _, _ = before
-    logger.setLevel(before[2])
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
     transformers.utils.logging.enable_progress_bar()
 
 
@@ -267,7 +267,7 @@ def test_must_without_a_checkpoint_is_refused(recipe, tmp_path):
     ("own", "said"),
     [
         ({"learnign_rate": 1}, "unknown setting 'learnign_rate'; did you mean 'learning_rate'?"),
-        ({"model_type": "gpt3"}, "model_type='gpt3' is no architecture of transformers; did you mean 'gpt2'?"),
+        ({"model_type": "lama"}, "model_type='lama' is no architecture of transformers; did you mean 'llama'?"),
         (
             {"config_overrides": '{"n_embed": 8}'},
             "config_overrides: gpt2 has no setting 'n_embed'; did you mean 'n_embd'?",
@@ -286,10 +286,10 @@ def test_a_mistake_is_one_line(own, said, recipe, tmp_path):
     assert recipe(tmp_path / "run", **own) == f"error: {said}"
 
 
-def test_a_warmup_longer_than_the_run_is_cut_and_that_is_said(recipe, tmp_path, capfd):
+def test_a_warmup_longer_than_the_run_is_cut_and_that_is_said(recipe, tmp_path, capsys):
     assert recipe(tmp_path / "run", warmup=20) == ""
     assert rates_of(tmp_path / "run") == pytest.approx(exponential(PEAK, 6), rel=1e-12)
-    assert "warning: warmup_steps 20 -> 6: cut to max_warmup_fraction=0.5 of 12 steps" in capfd.readouterr().err
+    assert "warning: warmup_steps 20 -> 6: cut to max_warmup_fraction=0.5 of 12 steps" in capsys.readouterr().err
 
 
 def test_a_corpus_smaller_than_a_batch_is_trained_on_or_refused_in_one_line(recipe, tmp_path):

@@ -20,7 +20,7 @@ BETA2 = ("untuned_linear", "untuned_exponential", "radam", "gi")
 FROM_ONE = ("noam", *BETA2)  # counted from 1: their 0 is before the first update
 ZERO_BASED = [warmup for warmup in WARMUP_OPTIONS if warmup not in FROM_ONE]
 REACHES_FLOOR = ("linear", "cosine", "polynomial", "exponential", "wsd", "restarts")
-few = settings(max_examples=200, deadline=None, derandomize=True)
+few = settings(max_examples=120, deadline=None, derandomize=True)
 
 
 # The formulas of design.md once more, in plain mathematics.

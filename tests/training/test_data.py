@@ -20,7 +20,7 @@ from datasets.table import InMemoryTable
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
-from transformers import default_data_collator
+from transformers import PreTrainedTokenizerFast, default_data_collator
 
 from hfwarmup.training import data as data_module
 from hfwarmup.training.arguments import DataArguments
@@ -252,6 +252,14 @@ def test_a_given_tokenizer_is_loaded_and_an_ignored_setting_said(arguments, toke
     loaded = build_tokenizer(DataArguments(tokenizer=str(tmp_path), vocab_size=999), Dataset.from_dict({"text": []}))
     assert loaded.get_vocab() == tokenizer.get_vocab()
     assert f"vocab_size=999 is ignored: tokenizer={tmp_path} has its own." in caplog.messages
+
+
+def test_a_bert_tokenizer_ends_its_documents_with_sep(tokenizer, tmp_path):
+    bert = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, sep_token="[SEP]")
+    bert.save_pretrained(tmp_path)
+    loaded = build_tokenizer(DataArguments(tokenizer=str(tmp_path)), Dataset.from_dict({"text": []}))
+    (ids,) = tokenize(Dataset.from_dict({"text": ["def"]}), loaded)["input_ids"]
+    assert loaded.decode(ids) == "def[SEP]"
 
 
 # The token ids
