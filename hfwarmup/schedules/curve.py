@@ -194,6 +194,8 @@ def _polynomial_fall(progress: float, power: float) -> float:
 
 def _cooldown_begin(options: ScheduleOptions, warmup_steps: int, total_steps: int) -> int:
     begin_steps = round(options.stable_ratio * total_steps)
+    if warmup_steps == total_steps:
+        return total_steps  # the warmup fills the run: no decay, as with every other shape
     if options.stable_ratio < 1.0:
         begin_steps = max(0, min(begin_steps, total_steps - 1))  # the shortest run has a cooldown too
     if begin_steps < warmup_steps:
