@@ -41,13 +41,13 @@ class TimeSeriesArguments:
         default="", metadata={"help": "a folder with C-MAPSS files, train_FD001.txt and so on; empty: a simulated fleet"}
     )
     subset: str = field(default="FD001", metadata={"help": "which of the files: FD001, FD002, FD003 or FD004"})
-    num_units: int = field(default=40, metadata={"help": "engines of the simulated fleet, 2 or more"})
+    num_units: int = field(default=100, metadata={"help": "engines of the simulated fleet, 2 or more"})
     num_test_units: int = field(default=100, metadata={"help": "further ones, stopped before their failure"})
     validation_fraction: float = field(default=0.2, metadata={"help": "share of the training engines, in (0, 1)"})
     window_cycles: int = field(default=30, metadata={"help": "cycles that the model sees"})
     window_stride: int = field(default=1, metadata={"help": "cycles from one training or validation window to the next"})
     max_rul: int = field(default=125, metadata={"help": "cycles at which RUL is clipped (Heimes 2008)"})
-    hidden_size: int = field(default=24, metadata={"help": "channels of the CNN and of each direction of the LSTM"})
+    hidden_size: int = field(default=16, metadata={"help": "channels of the CNN and of each direction of the LSTM"})
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -94,14 +94,14 @@ def read_engines(rows: np.ndarray, final_rul: np.ndarray | None = None) -> list[
 def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list[Engine]:
     """Run-to-failure series of `num_units` engines, as in FD001: one operating condition, one way to fail.
 
-    An engine of life L ~ U(128, 357) cycles starts with wear w ~ U(0, 0.1) that nobody has measured, and its damage
+    An engine of life L ~ U(128, 362) cycles starts with wear w ~ U(0, 0.05) that nobody has measured, and its damage
     grows exponentially to 1 at failure, as in Saxena et al. 2008 (Damage Propagation Modeling, PHM08):
-    d(t) = w + (1 - w) (e^(k t/L) - 1) / (e^k - 1) with k ~ U(3, 6). Fourteen sensors follow it, seven (as in FD001)
-    tell nothing: sensor_j(t) = offset_j + scale_j (gain_j d(t) + b_j s(t) + noise), with gain_j in +-[0.5, 1], the
-    operating settings s(t) a standard normal of each cycle, b_j ~ N(0, 0.1^2) and noise ~ N(0, 0.15^2).
+    d(t) = w + (1 - w) (e^(k t/L) - 1) / (e^k - 1) with k ~ U(4, 5). Fourteen sensors follow it, five only make noise,
+    two stand still: sensor_j(t) = offset_j + scale_j (gain_j d(t) + b_j s(t) + noise), with |gain_j| in [0.5, 1], two
+    operating settings s(t), standard normal in each cycle, b_j ~ N(0, 0.1^2) and noise ~ N(0, 0.3^2).
 
-    The sensors' constants are the same for every seed. `truncate` ends each series at a cycle from 30 on before its
-    failure, as in the test files.
+    The sensors' constants are the same for every seed. `truncate` ends each series at a cycle before its failure, the
+    30th or a later one, as in the test files.
     """
     sensors, engines = np.random.default_rng(0), np.random.default_rng(seed)
     gains = sensors.uniform(0.5, 1.0, NUM_SENSORS) * sensors.choice([-1.0, 1.0], NUM_SENSORS)
@@ -110,13 +110,13 @@ def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list
     offsets, scales = sensors.uniform(1.0, 1000.0, NUM_SENSORS), sensors.uniform(0.1, 10.0, NUM_SENSORS)
     fleet = []
     for _ in range(num_units):
-        life, growth, wear = engines.integers(128, 358), engines.uniform(3.0, 6.0), engines.uniform(0.0, 0.1)
+        life, growth, wear = engines.integers(128, 363), engines.uniform(4.0, 5.0), engines.uniform(0.0, 0.05)
         cycles = np.arange(1, life + 1)
         damage = wear + (1.0 - wear) * np.expm1(growth * cycles / life) / np.expm1(growth)
         settings = np.column_stack([engines.normal(size=(life, 2)), np.full(life, 100.0)])
-        noise = engines.normal(0.0, 0.15, (life, NUM_SENSORS))
+        noise = engines.normal(0.0, 0.3, (life, NUM_SENSORS))
         readings = offsets + scales * (damage[:, None] * gains + settings[:, :2] @ loads + noise)
-        readings[:, -2:] = offsets[-2:]  # and two do not even move
+        readings[:, -2:] = offsets[-2:]
         seen = engines.integers(30, life) if truncate else life
         fleet.append(Engine(features=np.column_stack([settings, readings])[:seen], rul=(life - cycles)[:seen]))
     return fleet

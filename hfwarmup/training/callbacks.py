@@ -210,6 +210,15 @@ class LearningRateRecorder(TrainerCallback):
         planned = applied if scheduler is None else float(scheduler.get_last_lr()[0])
         self._rows.append((state.global_step, planned, applied))
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save:  # before the checkpoint, so that none is without its rows when the run is killed
+            self._write(args)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.on_step_end(args, state, control)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._write(args)
 

@@ -49,10 +49,8 @@ def new_config(
     blank = AutoConfig.for_model(model.model_type)
     unknown = [name for name in model.overrides if not hasattr(blank, name)]
     if unknown:
-        settings = list(blank.to_dict())
-        raise ValueError(
-            f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{did_you_mean(unknown[0], settings)}"
-        )
+        hint = did_you_mean(unknown[0], list(blank.to_dict()))
+        raise ValueError(f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{hint}")
     settings_of_data: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": block_size,

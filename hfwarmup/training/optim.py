@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -30,19 +31,22 @@ def decay_coefficient(mode: str, weight_decay: float, *, lr: float, peak_lr: flo
         return weight_decay / peak_lr
     if mode == "proportional":
         return weight_decay * lr / peak_lr
-    return weight_decay / lr if mode == "constant" else weight_decay
+    if mode == "constant":
+        if lr == 0.0:
+            raise ValueError(
+                "weight_decay='constant' divides by the learning rate, which reaches 0; set initial_lr and final_lr."
+            )
+        return weight_decay / lr
+    return weight_decay
 
 
 def check_weight_decay(spec: ScheduleSpec, weight_decays: Sequence[float]) -> None:
-    """Raise ValueError where weight_decay='constant' would divide by a learning rate of 0."""
-    options = spec.resolved
-    if options.weight_decay != "constant" or not any(weight_decays):
-        return
-    lowest = min(spec.learning_rates(step)[0] for step in (0, spec.total_steps or 0))
-    if lowest == 0.0:
-        raise ValueError(
-            "weight_decay='constant' divides by the learning rate, which reaches 0; set initial_lr and final_lr."
-        )
+    """Raise ValueError at the start of a run where weight_decay='constant' would divide by 0 in the course of it."""
+    mode = spec.resolved.weight_decay
+    for step in (0, spec.total_steps or 0) if mode == "constant" else ():
+        for weight_decay, lr in zip(weight_decays, spec.learning_rates(step), strict=True):
+            if weight_decay:
+                decay_coefficient(mode, weight_decay, lr=lr, peak_lr=lr)
 
 
 def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str, float]) -> None:
@@ -82,5 +86,7 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
             name = names.get(parameter, "")
             factor = next((factor for pattern, factor in stretch.items() if re.search(pattern, name)), 1.0)
             split.setdefault(float(factor), []).append(parameter)
-        groups += [{**group, "params": parameters, "warmup_stretch": factor} for factor, parameters in split.items()]
+        for factor, parameters in split.items():
+            lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
+            groups.append({**group, "lr": lr, "params": parameters, "warmup_stretch": factor})
     optimizer.param_groups[:] = groups

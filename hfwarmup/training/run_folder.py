@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from pathlib import Path
 from typing import Literal
 
-from transformers.trainer_utils import get_last_checkpoint
+logger = logging.getLogger(__name__)
 
 Resume = Literal["never", "auto", "must"]
 
@@ -14,13 +17,16 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
     """The checkpoint to resume from, None for a new run.
 
     never: the folder must hold no run. auto: the last checkpoint if there is one, a new run in an empty folder. must:
-    the last checkpoint.
+    the last checkpoint. A checkpoint that was being written when its run was killed does not count, and a warning says
+    so; a folder of nothing else is for a new run.
 
     Raises ValueError when the folder and `resume` do not go together; nothing is touched.
     """
     folder = Path(output_dir)
     files = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
-    checkpoint = get_last_checkpoint(str(folder)) if files else None
+    checkpoints = sorted((entry for entry in files if _is_checkpoint(entry)), key=_update)
+    whole = [entry for entry in checkpoints if _is_whole(entry)]
+    checkpoint = str(whole[-1]) if whole else None
     if resume == "must" and checkpoint is None:
         raise ValueError(f"resume=must, and {folder} has no checkpoint; give the run's own output_dir, or resume=auto.")
     if resume == "never" and files:
@@ -28,9 +34,29 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
             f"output_dir={folder} holds a run already; choose another output_dir, or go on from its last checkpoint "
             "with resume=auto."
         )
-    if resume == "auto" and files and checkpoint is None:
+    if resume == "auto" and files and not checkpoints:
         raise ValueError(
             f"resume=auto, and {folder} holds files but no checkpoint to go on from; choose another output_dir, or "
             "empty it."
         )
+    if checkpoints != whole:
+        half_written = ", ".join(entry.name for entry in checkpoints if entry not in whole)
+        logger.warning("%s: left out, since a killed run has not finished writing it", half_written)
     return checkpoint
+
+
+def _is_checkpoint(entry: Path) -> bool:
+    return entry.is_dir() and re.fullmatch(r"checkpoint-\d+", entry.name) is not None
+
+
+def _update(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer's state is there, which it writes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from hfwarmup.schedules.named import own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
 from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.training.after import plateau, rescale, restore
 from hfwarmup.training.optim import check_weight_decay, decay_coefficient
 from hfwarmup.training.resume import OnScheduleChange, settle
 
@@ -80,7 +82,11 @@ class WarmupScheduler(LRScheduler):
             peak_lrs=[float(group["lr"] if after else group.get("initial_lr", group["lr"])) for group in groups],
             warmup_stretch=_stretches(optimizer),
         )
-        self.after = after if after is not None else _plateau(optimizer, self.spec)
+        if after is not None and self.spec.resolved.decay != "constant":
+            raise ValueError(
+                f"decay={self.spec.resolved.decay!r} beside {type(after).__name__}, which decays; drop one."
+            )
+        self.after = after if after is not None else plateau(optimizer, self.spec)
         self._weight_decays = [
             group.setdefault("initial_weight_decay", group["weight_decay"]) if "weight_decay" in group else 0.0
             for group in groups
@@ -95,9 +101,9 @@ class WarmupScheduler(LRScheduler):
         self.base_lrs = list(self.spec.peak_lrs)
 
     def _lay(self, spec: ScheduleSpec) -> None:
-        """Take over `spec`; the hot path reads only plain attributes."""
-        self.spec = spec
+        """Take over `spec`, or nothing of it if it is impossible; the hot path reads only plain attributes."""
         self._learning_rates = spec.learning_rates
+        self.spec = spec
         self._coupled = spec.resolved.weight_decay == "coupled"
         self._warmup_steps = spec.num_warmup_steps
         self._last_scheduled = self._warmup_steps if self.after is not None else float("inf")
@@ -112,13 +118,11 @@ class WarmupScheduler(LRScheduler):
         self.last_epoch += 1
         if self.last_epoch <= self._last_scheduled:
             self._apply(self._learning_rates(self.last_epoch))
-        elif isinstance(self.after, ReduceLROnPlateau):
-            self._last_lr = _current_lrs(self.optimizer)
-        else:
-            assert self.after is not None
+            return
+        assert self.after is not None
+        if not isinstance(self.after, ReduceLROnPlateau):
             self.after.step()
-            self._last_lr = _current_lrs(self.optimizer)
-            self._apply_weight_decay()
+        self._follow_after()
 
     def observe_metric(self, metric: float) -> None:
         """Give a plateau the metric of an evaluation. It is ignored until the peak; patience counts from there.
@@ -129,8 +133,13 @@ class WarmupScheduler(LRScheduler):
             raise ValueError(f"schedule {self.spec.name!r} listens to no metric; use 'warmup_plateau'.")
         if self.last_epoch >= self._warmup_steps:
             self.after.step(metric)
-            self._last_lr = _current_lrs(self.optimizer)
-            self._apply_weight_decay()
+            self._follow_after()
+
+    def _follow_after(self) -> None:
+        """Take note of the learning rates that `after` has set."""
+        self._check_groups(self._last_lr)
+        self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._apply_weight_decay()
 
     def replan(self, *, peak_scale: float, num_warmup_steps: int, num_training_steps: int) -> None:
         """Lay the schedule anew, with every peak times `peak_scale` and other lengths; the update's index stays.
@@ -159,13 +168,8 @@ class WarmupScheduler(LRScheduler):
 
     def _apply(self, learning_rates: list[float]) -> None:
         """Write the learning rates into the groups, into a tensor where the optimizer keeps it as one."""
-        groups = self.optimizer.param_groups
-        if len(groups) != len(learning_rates):
-            raise ValueError(
-                f"the optimizer has {len(groups)} parameter groups, and had {len(learning_rates)} when the scheduler "
-                "was made; add groups before making it."
-            )
-        for group, lr in zip(groups, learning_rates):  # noqa: B905  the lengths are checked, and strict= costs
+        self._check_groups(learning_rates)
+        for group, lr in zip(self.optimizer.param_groups, learning_rates):  # noqa: B905  the lengths are checked, and strict= costs
             if self._lr_tensors and isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(lr)
             else:
@@ -174,13 +178,20 @@ class WarmupScheduler(LRScheduler):
         if not self._coupled:
             self._apply_weight_decay()
 
+    def _check_groups(self, learning_rates: Sized) -> None:
+        if len(self.optimizer.param_groups) != len(learning_rates):
+            raise ValueError(
+                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, and had {len(learning_rates)} "
+                "when the scheduler was made; add groups before making it."
+            )
+
     def _apply_weight_decay(self) -> None:
         if self._coupled:
             return
         mode = self.spec.resolved.weight_decay
         rows = zip(self.optimizer.param_groups, self._weight_decays, self._last_lr, self.spec.levels, strict=True)
         for group, weight_decay, lr, level in rows:
-            if weight_decay:
+            if weight_decay and (level.peak or mode == "constant"):
                 group["weight_decay"] = decay_coefficient(mode, weight_decay, lr=float(lr), peak_lr=level.peak)
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,19 +215,18 @@ class WarmupScheduler(LRScheduler):
                 f"the checkpoint's scheduler is not a WarmupScheduler (its state has {', '.join(state_dict)}); "
                 "resume with the schedule that wrote it, or start a new run from its weights."
             )
-        saved = ScheduleSpec(**state_dict["schedule"])
-        self.last_epoch = state_dict["last_epoch"]
-        self._lay(settle(saved, self.spec, self.on_schedule_change, step=self.last_epoch))
-        self._step_count = self.last_epoch + 1
+        saved, step = ScheduleSpec(**state_dict["schedule"]), state_dict["last_epoch"]
+        self._lay(settle(saved, self.spec, self.on_schedule_change, step=step))
+        self.last_epoch, self._step_count = step, step + 1
         self._stepped_at_update = self._updates.count
         self._own_peaks()
-        if self.after is not None and state_dict["after"] is not None:
-            self.after.load_state_dict(state_dict["after"])
-        if self.after is None or self.last_epoch < self._warmup_steps:
-            self._apply(self._learning_rates(self.last_epoch))
+        if self.after is None or step < self._warmup_steps:
+            self._apply(self._learning_rates(step))
+        elif step < saved.num_warmup_steps:  # a shorter warmup, over by now: what comes after it begins here
+            self._apply(self._learning_rates(self._warmup_steps))
         else:
-            pairs = zip(state_dict["last_lr"], saved.peak_lrs, self.spec.peak_lrs, strict=True)
-            self._apply([lr if old == new else lr * new / old for lr, old, new in pairs])
+            restore(self.after, state_dict["after"], saved, self.spec)
+            self._apply(rescale(state_dict["last_lr"], saved, self.spec))
 
 
 def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
@@ -282,27 +292,6 @@ def _stretches(optimizer: Optimizer) -> list[float]:
     """Each group's `warmup_stretch`; empty where no group has one."""
     stretches = [float(group.get("warmup_stretch", 1.0)) for group in optimizer.param_groups]
     return stretches if set(stretches) != {1.0} else []
-
-
-def _current_lrs(optimizer: Optimizer) -> list[float]:
-    return [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def _plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | None:
-    options = spec.resolved
-    if options.decay != "plateau":
-        return None
-    if options.min_lr > min(spec.peak_lrs):
-        raise ValueError(f"min_lr={options.min_lr} is above the peak learning rate {min(spec.peak_lrs)}; lower it.")
-    return ReduceLROnPlateau(
-        optimizer,
-        mode=options.mode,
-        factor=options.factor,
-        patience=options.patience,
-        threshold=options.threshold,
-        cooldown=options.cooldown,
-        min_lr=options.min_lr,
-    )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

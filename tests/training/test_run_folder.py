@@ -36,27 +36,38 @@ CASES = [
     (["checkpoint-900/", "checkpoint-1000/", "loss.png"], "must", "checkpoint-1000"),
     (["checkpoint-best/"], "auto", NOT_TO_RESUME),
     (["checkpoint-7"], "must", NO_CHECKPOINT),  # a file of that name
+    (["checkpoint-7/", "checkpoint-14~/"], "auto", "checkpoint-7"),  # killed while it wrote the last one
+    (["checkpoint-7/", "checkpoint-14~/"], "must", "checkpoint-7"),
+    (["checkpoint-7~/"], "never", HOLDS),
+    (["checkpoint-7~/"], "auto", None),  # killed while it wrote the first one
+    (["checkpoint-7~/"], "must", NO_CHECKPOINT),
 ]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes the folder `run` with the given names in it; those that end in / are checkpoints of the Trainer."""
+    """Makes the folder `run` with these names in it; / at the end is a checkpoint of the Trainer, ~/ half of one."""
 
     def make(names):
         root = tmp_path / "run"
         if names is not None:
             root.mkdir()
         for name in names or ():
-            path = root / name
+            path = root / name.rstrip("~/")
             if name.endswith("/"):
                 path.mkdir()
-                (path / "trainer_state.json").write_text("{}")
+                (path / "trainer_state.json").write_text('{"epoch":' if name.endswith("~/") else "{}")
             else:
                 path.write_text("")
         return root
 
     return make
+
+
+def test_a_half_written_checkpoint_is_named(folder, caplog):
+    root = folder(["checkpoint-7/", "checkpoint-14~/"])
+    find_checkpoint(root, "auto")
+    assert caplog.messages == ["checkpoint-14: left out, since a killed run has not finished writing it"]
 
 
 def listing(root):

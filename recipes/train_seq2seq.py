@@ -1,0 +1,251 @@
+"""Train a small encoder-decoder from scratch with the schedule of "Attention Is All You Need": noam with d_model.
+
+    ./launch.sh train_seq2seq --config configs/train_seq2seq/stdlib.yaml [--key value …]
+
+The task: from a Python function's signature and body to the first line of its docstring. A script to copy and change:
+arguments, data, model, plan, training, results, in this order. For another task, replace `write_pairs`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    set_seed,
+)
+
+import hfwarmup
+from hfwarmup.reporting.run import finish_run
+from hfwarmup.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    RecipeArguments,
+    WarmupArguments,
+    parse_arguments,
+    plan_training,
+)
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.console import run_recipe, speak_from_rank_zero
+from hfwarmup.training.corpus import load_corpus
+from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
+from hfwarmup.training.metrics import load_metric
+from hfwarmup.training.model import build_model
+from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.run_folder import find_checkpoint
+
+logger = logging.getLogger("hfwarmup.recipe")
+
+
+@dataclass(kw_only=True)
+class SummaryArguments:
+    """How long a summary may be."""
+
+    max_target_tokens: int = field(
+        default=32, metadata={"help": "tokens of a summary, in training and in generation, 2 or more"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_target_tokens < 2:
+            raise ValueError(f"max_target_tokens={self.max_target_tokens} < 2: a token and the end; raise it.")
+
+
+@dataclass(kw_only=True)
+class Seq2SeqArguments(RecipeArguments, Seq2SeqTrainingArguments):
+    """RecipeArguments and Seq2SeqTrainingArguments in one."""
+
+    torch_compile: str = field(  # type: ignore[assignment]
+        default="false", metadata={"help": "auto, true or false; each batch has the length of its longest pair"}
+    )
+
+
+def find_functions(source: str) -> Iterator[tuple[str, str, str]]:
+    """Name, code without its docstring, and the docstring's first line, of every documented function of a source.
+
+    Functions without a body beside the docstring are left out, and so are first lines that begin with no letter, such
+    as doctests.
+
+    >>> list(find_functions('class A:\\n    def one(self):\\n        "Return 1.\\\\n\\\\nReally."\\n        return 1\\n'))
+    [('one', 'def one(self):\\n    return 1', 'Return 1.')]
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of the sources that are read
+        tree = ast.parse(source)
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        summary = (ast.get_docstring(function) or "").partition("\n")[0].strip()
+        if not summary[:1].isalpha() or len(function.body) < 2:
+            continue
+        del function.body[0]
+        yield function.name, ast.unparse(function), summary
+
+
+def write_pairs(documents: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The functions of a batch of sources; a source that is not this Python's has none."""
+    found: list[tuple[str, str, str]] = []
+    for source in documents["text"]:
+        try:
+            found += find_functions(source)
+        except (SyntaxError, ValueError):  # ValueError: null bytes
+            continue
+    return {key: [row[index] for row in found] for index, key in enumerate(("name", "code", "summary"))}
+
+
+def drop_duplicates(pairs: DatasetDict) -> DatasetDict:
+    """Keep the first of the pairs with the same code, and of those with the same name and summary.
+
+    Train comes first, so no validation pair is a training pair, nor a method that only overrides one.
+    """
+    seen: set[Any] = set()
+    kept = DatasetDict()
+    for split, dataset in pairs.items():
+        indices = []
+        for index, pair in enumerate(dataset):
+            keys = {pair["code"], (pair["name"], pair["summary"])}
+            if not keys & seen:
+                indices.append(index)
+            seen |= keys
+        kept[split] = dataset.select(indices)
+    return kept
+
+
+def load_pairs(data: DataArguments, seed: int) -> DatasetDict:
+    """The pairs `name`, `code`, `summary` of the splits `train` and `validation`: no file is in both."""
+    corpus = load_corpus(data, seed=seed)
+    pairs = corpus.map(write_pairs, batched=True, batch_size=64, remove_columns=corpus["train"].column_names)
+    pairs = drop_duplicates(pairs)
+    for split, dataset in pairs.items():
+        if len(dataset) == 0:
+            sys.exit(f"error: dataset={data.dataset}: the {split} split has no documented function; give more files.")
+    return pairs
+
+
+def encode(
+    pairs: Dataset, tokenizer: PreTrainedTokenizerBase, *, source_tokens: int, target_tokens: int
+) -> list[dict[str, list[int]]]:
+    """`input_ids` of the code and `labels` of the summary, each cut to its length and ended by eos; not padded."""
+
+    def tokenize(texts: list[str], length: int) -> list[list[int]]:
+        ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [[*row[: length - 1], tokenizer.eos_token_id] for row in ids]
+
+    sources, targets = tokenize(pairs["code"][:], source_tokens), tokenize(pairs["summary"][:], target_tokens)
+    return [{"input_ids": source, "labels": target} for source, target in zip(sources, targets, strict=True)]
+
+
+def words_of(name: str) -> str:
+    """A function's name as a sentence: the guess that its author made.
+
+    >>> words_of("_parse_HTTPHeader2"), words_of("createSocket"), words_of("__len__")
+    ('Parse http header 2', 'Create socket', 'Len')
+    """
+    return " ".join(re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)).capitalize()
+
+
+def score(predictions: list[str], references: list[str]) -> dict[str, float]:
+    """ROUGE-L in [0, 1] and chrF in [0, 100]."""
+    scores: dict[str, float] = {}
+    for name in ("rouge_l", "chrf"):
+        scores |= load_metric(name).compute(predictions=predictions, references=references)
+    return scores
+
+
+def main() -> None:
+    # 1. Arguments: the YAML file of --config, then flags.
+    hfwarmup.register()
+    model_args, data_args, summary_args, warmup_args, args = parse_arguments(
+        ModelArguments, DataArguments, SummaryArguments, WarmupArguments, Seq2SeqArguments
+    )
+    speak_from_rank_zero()
+    checkpoint = find_checkpoint(args.output_dir, args.resume)
+    set_seed(args.seed)
+
+    # 2. Data: pairs of code and summary, split by file, tokenized, and padded batch by batch.
+    data_args.tokenizer = data_args.tokenizer or model_args.model
+    with args.main_process_first():
+        pairs = load_pairs(data_args, seed=args.data_seed or 0)
+        texts = Dataset.from_dict({"text": [*pairs["train"]["code"], *pairs["train"]["summary"]]})
+        tokenizer = build_tokenizer(data_args, texts, special_tokens={"pad_token": "<|pad|>"})
+    lengths = {"source_tokens": data_args.block_size, "target_tokens": summary_args.max_target_tokens}
+    train, validation = (encode(pairs[split], tokenizer, **lengths) for split in ("train", "validation"))
+
+    # 3. Model: a checkpoint, or a new one from a config; like T5 and Marian it begins to decode at the padding token.
+    pad = tokenizer.pad_token_id
+    special = {} if model_args.model else {"pad_token_id": pad, "decoder_start_token_id": pad}
+    model = build_model(AutoModelForSeq2SeqLM, model_args, tokenizer, max(lengths.values()), **special)
+    # The length under which Seq2SeqTrainer gathers the ranks' summaries; the first of them is the start token.
+    model.generation_config.update(max_length=1 + summary_args.max_target_tokens, num_beams=1, use_cache=True)
+    logger.info(
+        "%s, %.1fM parameters; %d training pairs, %d validation pairs of other files",
+        model.config.model_type,
+        model.num_parameters() / 1e6,
+        len(train),
+        len(validation),
+    )
+    logger.info("%s", args.precision_reason)
+
+    # 4. Plan: warmup at the real global batch, and the peak where the schedule leaves it open; then compiling.
+    plan = plan_training(args, warmup_args, num_samples=len(train), checkpoint=checkpoint)
+    logger.info("%s", plan)
+    collator = DataCollatorForSeq2Seq(tokenizer, model=model)
+    sample = collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
+    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+
+    # 5. Training; while it lasts, only the loss is evaluated.
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        data_collator=collator,
+        callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
+    )
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+
+    # 6. Results: greedy summaries and their scores beside two guesses, model, pictures.
+    args.predict_with_generate = True
+    generated = trainer.predict(validation, metric_key_prefix="eval")
+    ids = [[token for token in row if token != IGNORED_LABEL] for row in generated.predictions.tolist()]
+    names, references = pairs["validation"]["name"][:], pairs["validation"]["summary"][:]
+    most_frequent = Counter(pairs["train"]["summary"]).most_common(1)[0][0]
+    answers = {
+        "model": tokenizer.batch_decode(ids, skip_special_tokens=True),
+        "the function's name": [words_of(name) for name in names],
+        f"always {most_frequent!r}": [most_frequent] * len(references),
+    }
+    scores = {answer: score(texts, references) for answer, texts in answers.items()}
+    metrics = dict(generated.metrics)
+    for prefix, row in zip(("eval", "eval_name", "eval_frequent"), scores.values(), strict=True):
+        metrics |= {f"{prefix}_{key}": value for key, value in row.items()}
+    if trainer.is_world_process_zero():
+        rows = zip(names, references, answers["model"], strict=True)
+        lines = [json.dumps({"name": name, "reference": true, "summary": own}) for name, true, own in rows]
+        Path(str(args.output_dir), "summaries.jsonl").write_text("\n".join(lines) + "\n")
+    finish_run(
+        trainer,
+        train_metrics=result.metrics,
+        eval_metrics=metrics,
+        summary=f"validation loss {metrics['eval_loss']:.3f}; ROUGE-L and chrF of the summaries: "
+        + "; ".join(f"{answer} {row['rouge_l']:.3f} and {row['chrf']:.1f}" for answer, row in scores.items()),
+    )
+
+
+if __name__ == "__main__":
+    run_recipe(main)
