@@ -238,7 +238,7 @@ def main() -> None:
     callbacks.on_train_end(args, state, control)
     seconds, updates = time.perf_counter() - begin, state.global_step - first_update
 
-    # 9. Results: model, metrics, pictures. The process group is destroyed, or a rank now and then aborts at exit.
+    # 9. Results: model, metrics, pictures. `run_recipe` destroys the process group when the model is gone.
     metrics = evaluate(accelerator, model, eval_loader)
     nats, uniform = metrics["eval_loss"], math.log(len(data.tokenizer))
     metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
@@ -262,7 +262,6 @@ def main() -> None:
         logger.info("model     %s", folder / "model.safetensors")
         logger.info("metrics   %s", folder / "all_results.json")
         logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
-    accelerator.end_training()
 
 
 def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader) -> dict[str, float]:

@@ -26,7 +26,7 @@ def finish_run(
     """Save a finished run's model, metrics and pictures, and say where they are. The last call of a recipe.
 
     The metrics go into `train_results.json`, `eval_results.json` and, together, `all_results.json`; `summary` is one
-    line for the user. The process group is destroyed.
+    line for the user. `run_recipe` then destroys the process group.
     """
     trainer.save_model()
     trainer.save_metrics("train", train_metrics)
@@ -40,7 +40,6 @@ def finish_run(
         logger.info("model     %s", folder / weights)
         logger.info("metrics   %s", folder / "all_results.json")
         logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
-    trainer.accelerator.end_training()  # without it a rank now and then aborts at exit
 
 
 def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[Mapping[str, Any]]) -> None:

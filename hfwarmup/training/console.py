@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import torch.distributed as dist
 import transformers
 
 from hfwarmup.training.callbacks import is_rank_zero
@@ -32,8 +34,8 @@ def speak_from_rank_zero() -> None:
 
 
 def run_recipe(main: Callable[[], None]) -> None:
-    """Run a recipe. An error that this package raises for its user ends it with one line and status 1; any other error
-    keeps its traceback.
+    """Run a recipe, and leave the process group when it is done. An error that this package raises for its user ends it
+    with one line and status 1; any other error keeps its traceback.
     """
     try:
         main()
@@ -42,3 +44,16 @@ def run_recipe(main: Callable[[], None]) -> None:
         if not raised_in.is_relative_to(Path(__file__).parents[1]):
             raise
         sys.exit(f"error: {error}" if is_rank_zero() else 1)
+    leave_process_group()
+
+
+def leave_process_group() -> None:
+    """Destroy the process group, if there is one: without it a rank now and then aborts at exit.
+
+    A model in DistributedDataParallel must be gone before, which it is when `main` has returned. If its reducer is the
+    last to hold the group, it joins gloo's threads under the interpreter's lock, and they may be waiting for that lock
+    to free a tensor: the rank hangs for ever (torch 2.13).
+    """
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -68,7 +68,7 @@ def corpus(tmp_path_factory):
 
 
 def whole_blocks(*args, **kwargs):
-    """The data without its last block: some of its tokens are no labels, which a Trainer weighs and this loop does not."""
+    """The data without its last block: not all of its tokens are labels, which a Trainer weighs and the loop does not."""
     data = prepare_data(*args, **kwargs)
     return replace(data, train=data.train.select(range(NUM_BLOCKS)))
 

@@ -91,7 +91,14 @@ def launch(flags):
             "HF_HUB_OFFLINE": "1",
         }
         command = [ROOT / "launch.sh", "pretrain_clm", *flags(output_dir, **own), *more]
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=150)
+            except subprocess.TimeoutExpired:  # asked to end, the launcher ends its ranks; killed, it would leave them
+                process.terminate()
+                _, stderr = process.communicate(timeout=60)
+                pytest.fail(f"the launch did not end:\n{stderr}")
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     return run
 
