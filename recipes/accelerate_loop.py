@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -217,6 +216,7 @@ def main() -> None:
                 callbacks.on_pre_optimizer_step(args, state, control)
                 learning_rate = scheduler.get_last_lr()[0]
                 optimizer.step()
+                callbacks.on_optimizer_step(args, state, control)
                 scheduler.step()
                 optimizer.zero_grad()
             state.global_step += 1
@@ -232,7 +232,8 @@ def main() -> None:
                 log(state, metrics := evaluate(accelerator, model, eval_loader))
                 callbacks.on_evaluate(args, state, control, metrics)
             if control.should_save:
-                save_checkpoint(accelerator, args, state, lambda: callbacks.on_save(args, state, control))
+                save_checkpoint(accelerator, args, state)
+                callbacks.on_save(args, state, control)
             if control.should_training_stop:
                 break
     callbacks.on_train_end(args, state, control)
@@ -286,9 +287,7 @@ def log(state: Progress, entry: dict[str, float]) -> None:
     logger.info("update %d: %s", state.global_step, ", ".join(f"{name} {value:.4g}" for name, value in entry.items()))
 
 
-def save_checkpoint(
-    accelerator: Accelerator, args: LoopArguments, state: Progress, save_records: Callable[[], Any]
-) -> None:
+def save_checkpoint(accelerator: Accelerator, args: LoopArguments, state: Progress) -> None:
     """Save `checkpoint-<update>`, under a hidden name until it is whole: a run may be killed at any time."""
     folder = Path(args.output_dir)
     hidden, final = folder / ".saving", folder / f"checkpoint-{state.global_step}"
@@ -297,7 +296,6 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
     accelerator.save_state(str(hidden))
     accelerator.wait_for_everyone()
-    save_records()
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(hidden, final)

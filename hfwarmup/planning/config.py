@@ -62,7 +62,8 @@ def unknown_key(key: str, known: Collection[str]) -> str:
     """
     if key in MOVED:
         return f"unknown setting {key!r}; {MOVED[key]}."
-    return f"unknown setting {key!r}{did_you_mean(key, known)}".rstrip(";")
+    hint = did_you_mean(key, known)
+    return f"unknown setting {key!r}{hint}" + (" Remove it, or see --help." if hint == "." else "")
 
 
 def _load(path: Path) -> CommentedMap:
@@ -80,7 +81,7 @@ def _load(path: Path) -> CommentedMap:
     if settings is None:
         return CommentedMap()
     if not isinstance(settings, CommentedMap):
-        raise ConfigError([f"{path}: a config is a map of settings, not a {type(_plain(settings)).__name__}."])
+        raise ConfigError([f"{path}: a config is a map of settings, one `name: value` a line."])
     return settings
 
 

@@ -47,7 +47,8 @@ class Duration:
 
     def __str__(self) -> str:
         number = f"{self.amount:,.6g}" if self.amount < 10**6 else f"{self.amount:,.0f}"
-        return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"
+        unit = self.unit.removesuffix("s") if self.amount == 1 else self.unit
+        return f"{number}%" if unit == "%" else f"{number} {unit}"
 
     def to_steps(
         self,
@@ -126,7 +127,7 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     Duration(amount=20000000.0, unit='tokens')
     >>> parse_duration(1.0)
     Traceback (most recent call last):
-    ValueError: duration 1.0 can be read as '1 steps' or as '100%'; write the one you mean.
+    ValueError: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean.
     """
     if isinstance(text, Duration):
         return text
@@ -140,7 +141,7 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
         known = sorted(word for word in _UNITS if word)
         raise ValueError(
             f"duration {text!r} has the unknown unit {unit_word!r}{did_you_mean(unit_word, known)} "
-            "use steps, %, epochs, samples or tokens."
+            "Use steps, %, epochs, samples or tokens."
         )
     amount = float(match["number"].replace("_", "").replace(",", "")) * _PREFIXES[prefix]
     if not math.isfinite(amount):
@@ -148,7 +149,9 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     unit = _UNITS[unit_word]
     bare = unit_word == "" and prefix == ""
     if bare and (amount != int(amount) or (amount == 1 and not match["number"].isdigit())):
-        steps = f"{amount:g} steps" if amount >= 1 else f"{amount:g} of a step"
+        if amount > 1:
+            raise ValueError(f"duration {text!r} is no whole number of steps; write for example '{amount:.0f} steps'.")
+        steps = "1 step" if amount == 1 else f"{amount:g} of a step"
         raise ValueError(
             f"duration {text!r} can be read as '{steps}' or as '{amount * 100:g}%'; write the one you mean."
         )

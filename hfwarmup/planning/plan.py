@@ -120,8 +120,8 @@ def plan_run(
     (8.0, 0.0024, 16000)
     >>> print(plan)
     global batch 256, k = 8 times the reference batch of 32
-    peak_lr 0.0003 -> 0.0024: linear rule (eta k, Goyal et al. 2017)
-    warmup_steps 2000 -> 16000: linear rule (T_w k steps, the ramp climbs at the same rate a step)
+    peak_lr 0.0003 -> 0.0024: lr_scaling=linear (eta k, Goyal et al. 2017)
+    warmup_steps 2000 -> 16000: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)
     warmup is 16000 of 100000 steps (16.0%), 4,096,000 samples
     """
     _check_count("total_steps", total_steps)
@@ -186,6 +186,11 @@ def _global_batch(
     if per_device is None:
         if global_batch_size is None:
             raise ValueError("no batch size: give global_batch_size, or per_device_batch_size and its factors.")
+        if num_processes * accumulation > 1:
+            raise ValueError(
+                f"global_batch_size={global_batch_size} has num_processes={num_processes} and "
+                f"gradient_accumulation_steps={accumulation} in it already; drop them, or give per_device_batch_size."
+            )
         return global_batch_size, f"global batch {global_batch_size}"
     product = per_device * num_processes * accumulation
     factors = f"{per_device} per device x {num_processes} processes x {accumulation} accumulation"
@@ -208,10 +213,10 @@ def _scaled_lr(learning_rate: float, rule: str, scale: float) -> tuple[float, st
     if isinstance(learning_rate, bool) or not 0.0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate={learning_rate}: give a finite learning rate, 0 or more.")
     factor, meaning = _rule("lr_scaling", LR_RULES, rule)
-    if scale == 1.0:
-        return learning_rate, f"peak_lr {learning_rate:g}"
     peak_lr = learning_rate * factor(scale)
-    return peak_lr, f"peak_lr {learning_rate:g} -> {peak_lr:g}: {rule} rule ({meaning})"
+    if scale == 1.0:
+        return peak_lr, f"peak_lr {peak_lr:g}"
+    return peak_lr, f"peak_lr {learning_rate:g} -> {peak_lr:g}: lr_scaling={rule} ({meaning})"
 
 
 def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale: float) -> tuple[int, str]:
@@ -221,7 +226,7 @@ def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale:
     if scale == 1.0 or steps == 0:
         return steps, f"warmup_steps {steps}{origin}"
     scaled = whole_steps(reference_steps * factor(scale))
-    return scaled, f"warmup_steps {steps}{origin} -> {scaled}: {rule} rule ({meaning})"
+    return scaled, f"warmup_steps {steps}{origin} -> {scaled}: warmup_scaling={rule} ({meaning})"
 
 
 def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[int, tuple[str, ...]]:
@@ -237,7 +242,7 @@ def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[i
 
 def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float], str]:
     if name not in rules:
-        raise ValueError(f"{option}={name!r}{did_you_mean(str(name), rules)} choose one of {', '.join(rules)}.")
+        raise ValueError(f"{option}={name!r}{did_you_mean(str(name), rules)} Choose one of {', '.join(rules)}.")
     return rules[name]
 
 

@@ -90,5 +90,6 @@ def _shade_warmup(axes: Axes, warmup_steps: int) -> None:
 
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

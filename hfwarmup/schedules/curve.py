@@ -45,7 +45,7 @@ class Curve:
     def levels(self, peak_lr: float) -> Levels:
         """Start, peak and floor of a parameter group whose own peak is `peak_lr`."""
         options = self.options
-        if options.d_model is not None:
+        if options.d_model is not None and peak_lr > 0.0:
             peak_lr = (options.d_model * self.warmup_steps) ** -0.5
         start = _level("initial", options.initial_lr, options.initial_ratio, peak_lr)
         if start is None:
@@ -55,27 +55,41 @@ class Curve:
 
     def bind(self, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         """The learning rates of all `levels` at an update, as a function of its 0-based index; O(1) in the index."""
-        rise_pairs = [(level.start, level.peak) for level in levels]
-        fall_pairs = [(level.floor, level.peak) for level in levels]
         first_count, last_count, warmup_steps = self.first_count, self.total_steps, self.warmup_steps
         rise, fall, rise_blend, fall_blend = self.rise, self.fall, self.rise_blend, self.fall_blend
+        if len(levels) == 1:  # nearly every run; without the list it costs a third less
+            start, peak, floor = levels[0]
 
-        def learning_rates(step: int) -> list[float]:
-            count = step + first_count
-            if count > last_count:
-                count = last_count  # type: ignore[assignment]  # an int wherever it is reached
-            if count < warmup_steps:
-                return rise_blend(rise_pairs, rise(count))
-            return fall_blend(fall_pairs, fall(count))
+            def learning_rates(step: int) -> list[float]:
+                count = step + first_count
+                if count > last_count:
+                    count = last_count  # type: ignore[assignment]  # an int wherever it is reached
+                if count < warmup_steps:
+                    return [rise_blend(start, peak, rise(count))]
+                return [fall_blend(floor, peak, fall(count))]
+        else:
 
-        if self.options.warmup not in BETA2_WARMUPS:
-            return learning_rates
+            def learning_rates(step: int) -> list[float]:
+                count = step + first_count
+                if count > last_count:
+                    count = last_count  # type: ignore[assignment]
+                if count < warmup_steps:
+                    height = rise(count)
+                    return [rise_blend(start, peak, height) for start, peak, _ in levels]
+                height = fall(count)
+                return [fall_blend(floor, peak, height) for _, peak, floor in levels]
+
+        return self._damp(learning_rates) if self.options.warmup in BETA2_WARMUPS else learning_rates
+
+    def _damp(self, learning_rates: Callable[[int], list[float]]) -> Callable[[int], list[float]]:
+        """A ramp of beta2 never quite ends: it damps whatever comes after it too (Ma & Yarats 2021, section 5)."""
 
         def damped(step: int) -> list[float]:
-            """A ramp of beta2 never quite ends: it damps whatever comes after it too (Ma & Yarats 2021, section 5)."""
-            count = min(step + first_count, last_count)
-            rates, height = learning_rates(step), rise(count)  # type: ignore[arg-type]
-            return rates if count < warmup_steps else [lr * height for lr in rates]
+            count, rates = min(step + self.first_count, self.total_steps), learning_rates(step)
+            if count < self.warmup_steps:
+                return rates
+            height = self.rise(int(count))
+            return [lr * height for lr in rates]
 
         return damped
 

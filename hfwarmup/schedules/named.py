@@ -126,7 +126,7 @@ def own_factory(name: str) -> ScheduleFactory | None:
     if name not in SCHEDULES and name not in _factories:
         raise ValueError(
             f"unknown schedule {name!r}{did_you_mean(name, schedule_names())} "
-            f"choose one of {', '.join(schedule_names())}."
+            f"Choose one of {', '.join(schedule_names())}."
         )
     return _factories.get(name)
 

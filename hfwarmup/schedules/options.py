@@ -121,8 +121,11 @@ class ScheduleOptions:
         _check_number("factor", self.factor, low=0, high=1, below=True)
         _check_number("beta2", self.beta2, low=0, high=1, above=True, below=True)
         for pair in (("initial_lr", "initial_ratio"), ("final_lr", "final_ratio")):
-            if all(getattr(self, name) is not None for name in pair):
-                raise ValueError(f"{pair[0]} and {pair[1]} both say the same thing; give one of them.")
+            values = [getattr(self, name) for name in pair]
+            if None not in values:
+                raise ValueError(
+                    f"{pair[0]}={values[0]} and {pair[1]}={values[1]} both set the same end; give one of them."
+                )
         if self.warmup == "exponential" and 0.0 in (self.initial_lr, self.initial_ratio):
             raise ValueError("warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7.")
         if self.decay == "exponential" and not (self.final_lr or self.final_ratio):
@@ -178,20 +181,20 @@ def _unknown_option(name: str, option: str, warmup: str, decay: str, valid: set[
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the nearest known word, else ';' alone.
+    """The end of a sentence on an unknown `word`: with the nearest known one, or a full stop alone.
 
-    >>> did_you_mean("warmpu", ["warmup", "decay"])
-    "; did you mean 'warmup'?"
+    >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
+    ("; did you mean 'warmup'?", '.')
     """
     import difflib  # only an error needs it
 
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ";"
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}={value!r}{did_you_mean(str(value), choices)} choose one of {', '.join(choices)}.")
+        raise ValueError(f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}.")
 
 
 def _check_number(
@@ -218,4 +221,5 @@ def _check_number(
     ):
         lower = f"{'above' if above else 'from'} {low}"
         upper = "" if high == math.inf else f" {'to below' if below else 'to'} {high}"
-        raise ValueError(f"{name}={value!r}: give a {kind} {lower}{upper}.")
+        interval = f"between {low} and {high}" if above and below else lower + upper
+        raise ValueError(f"{name}={value!r}: give a {kind} {interval}.")

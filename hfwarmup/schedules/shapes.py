@@ -8,7 +8,7 @@ approaches 1. A blend turns a height into learning rates between a low level and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 
 def linear(progress: float) -> float:
@@ -177,46 +177,43 @@ def staircase(steps_after_warmup: int, step_size: int, gamma: float) -> float:
     return gamma ** (steps_after_warmup // step_size)
 
 
-Pair = tuple[float, float]
-"""A low level and the peak above it: learning rates."""
-
-Blend = Callable[[Sequence[Pair], float], list[float]]
-"""(pairs, height in [0, 1]) -> the learning rate between low and peak of each pair."""
+Blend = Callable[[float, float, float], float]
+"""(low level, peak, height in [0, 1]) -> the learning rate at that height between the two."""
 
 
-def arithmetic(pairs: Sequence[Pair], height: float) -> list[float]:
-    """low (1 - h) + peak h for each pair: exact at both ends, and never above the peak, whatever the rounding.
+def arithmetic(low: float, peak: float, height: float) -> float:
+    """low (1 - h) + peak h: exact at both ends, and never above the peak, whatever the rounding.
 
-    >>> arithmetic([(0.0, 1.0), (1e-7, 2.0)], 0.5)
-    [0.5, 1.00000005]
+    >>> arithmetic(1e-7, 2.0, 0.5)
+    1.00000005
     """
-    rest = 1.0 - height
-    return [lr if (lr := low * rest + peak * height) < peak else peak for low, peak in pairs]
+    lr = low * (1.0 - height) + peak * height
+    return lr if lr < peak else peak
 
 
-def geometric(pairs: Sequence[Pair], height: float) -> list[float]:
-    """low^(1 - h) peak^h for each pair: equal factors in equal times. Every low must be above 0 (or its peak be 0).
+def geometric(low: float, peak: float, height: float) -> float:
+    """low^(1 - h) peak^h: equal factors in equal times. `low` must be above 0 (or the peak be 0).
 
-    >>> [round(lr, 6) for lr in geometric([(1e-4, 1e-2)], 0.5)]
-    [0.001]
+    >>> round(geometric(1e-4, 1e-2, 0.5), 6)
+    0.001
     """
-    rest = 1.0 - height
-    return [lr if (lr := low**rest * peak**height) < peak else peak for low, peak in pairs]
+    lr = low ** (1.0 - height) * peak**height
+    return lr if lr < peak else peak
 
 
-def floored(pairs: Sequence[Pair], height: float) -> list[float]:
-    """max(low, peak h) for each pair: the decay keeps its form until it meets the floor.
+def floored(low: float, peak: float, height: float) -> float:
+    """max(low, peak h): the decay keeps its form until it meets the floor.
 
-    >>> floored([(0.1, 1.0), (0.3, 1.0)], 0.25)
-    [0.25, 0.3]
+    >>> floored(0.3, 1.0, 0.25)
+    0.3
     """
-    return [max(low, peak * height) for low, peak in pairs]
+    return max(low, peak * height)
 
 
-def from_zero(pairs: Sequence[Pair], height: float) -> list[float]:
-    """peak h for each pair, for warmups counted from 1: their 0 is before the first update.
+def from_zero(_low: float, peak: float, height: float) -> float:
+    """peak h, for warmups counted from 1: their 0 is before the first update.
 
-    >>> from_zero([(1e-7, 1.0)], 0.25)
-    [0.25]
+    >>> from_zero(1e-7, 1.0, 0.25)
+    0.25
     """
-    return [peak * height for _, peak in pairs]
+    return peak * height

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
 from hfwarmup.schedules.named import own_factory, resolve_options
-from hfwarmup.schedules.options import ENDLESS_DECAYS, ScheduleOptions
+from hfwarmup.schedules.options import BETA2_WARMUPS, ENDLESS_DECAYS, ScheduleOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class ScheduleSpec:
     warmup_stretch: Sequence[float] = ()
     """what multiplies the warmup's length in each parameter group; empty: 1 in all"""
 
+    def __post_init__(self) -> None:
+        for peak in self.peak_lrs:
+            if not 0.0 <= peak < math.inf:
+                raise ValueError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
+
     @cached_property
     def curve(self) -> Curve | None:
         """The compiled curve; None for a user's own schedule, which is a function and nothing more."""
@@ -43,6 +49,10 @@ class ScheduleSpec:
 
     def _stretched_curve(self, stretch: float) -> Curve:
         options = resolve_options(self.name, self.options)
+        if stretch != 1.0 and options.warmup in BETA2_WARMUPS:
+            raise ValueError(
+                f"warmup_stretch={stretch}: warmup={options.warmup!r} takes its length from beta2; drop one."
+            )
         warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
         return compile_curve(options, warmup_steps=warmup_steps, total_steps=self.total_steps)
 
@@ -89,14 +99,15 @@ class ScheduleSpec:
 
     def _rates(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         if self.curve is None:
-            return self._own_rates(levels)
+            return self._own_rates(stretch, levels)
         return (self.curve if stretch == 1.0 else self._stretched_curve(stretch)).bind(levels)
 
-    def _own_rates(self, distinct: Sequence[Levels]) -> Callable[[int], list[float]]:
+    def _own_rates(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         factory = own_factory(self.name)
         assert factory is not None
-        lengths = {"num_warmup_steps": self.warmup_steps, "num_training_steps": self.total_steps}
-        schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in distinct]
+        warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
+        lengths = {"num_warmup_steps": warmup_steps, "num_training_steps": self.total_steps}
+        schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in levels]
         return lambda step: [schedule(step) for schedule in schedules]
 
     def to_dict(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class WarmupCallback(TrainerCallback):
     def __init__(self) -> None:
         self._mismatch_reported = False
         self._unmatched_metrics: list[str] = []
+        self._metric_found = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -60,7 +61,7 @@ class WarmupCallback(TrainerCallback):
     ) -> None:
         self._check_metric_found(_warmup_scheduler(kwargs))
 
-    def on_pre_optimizer_step(
+    def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         scheduler = _warmup_scheduler(kwargs)
@@ -79,13 +80,13 @@ class WarmupCallback(TrainerCallback):
         key = name if name.startswith("eval_") else f"eval_{name}"
         if key in metrics:
             scheduler.observe_metric(_same_on_all_ranks(float(metrics[key])))
-            self._unmatched_metrics = []
+            self._metric_found = True
         else:
-            self._unmatched_metrics += metrics
+            self._unmatched_metrics += (name for name in metrics if name.startswith("eval_"))
 
     def _check_metric_found(self, scheduler: WarmupScheduler | None) -> None:
         """Several evaluation sets are evaluated one by one, so a missing metric is judged when all of them are done."""
-        if scheduler is not None and self._unmatched_metrics:
+        if scheduler is not None and self._unmatched_metrics and not self._metric_found:
             available = ", ".join(sorted(set(self._unmatched_metrics)))
             raise ValueError(
                 f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of {available}."
@@ -104,8 +105,8 @@ class WarmupCallback(TrainerCallback):
     def _report_mismatch(self, scheduler: WarmupScheduler, step: int, planned: list[Any], applied: list[Any]) -> None:
         index = next((i for i, (a, p) in enumerate(zip(applied, planned, strict=False)) if a != p), 0)
         message = (
-            f"update {step} runs at learning rate {float(applied[index])!r}, the schedule {scheduler.spec.name!r} says "
-            f"{float(planned[index])!r} (parameter group {index}): something else sets it; look for a "
+            f"update {step} ran at learning rate {float(applied[index])!r}, the schedule {scheduler.spec.name!r} says "
+            f"{float(planned[index])!r} (parameter group {index}): something else set it; look for a "
             "second scheduler, a callback or a DeepSpeed config."
         )
         if scheduler.on_lr_mismatch == "error":
@@ -202,7 +203,7 @@ class LearningRateRecorder(TrainerCallback):
         earlier = read_learning_rates(path) if state.global_step and path.exists() else []
         self._rows = [row for row in earlier if row[0] < state.global_step]
 
-    def on_pre_optimizer_step(
+    def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         scheduler = _warmup_scheduler(kwargs)
@@ -262,8 +263,8 @@ def read_learning_rates(path: Path) -> list[tuple[int, float, float]]:
 def describe(scheduler: WarmupScheduler) -> str:
     """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
     spec = scheduler.spec
-    start, peak = spec.learning_rates(0)[0], spec.peak_lrs[0]
-    line = f"schedule {spec.name}: learning rate {start:g} at update 0, {peak:g} at update {spec.num_warmup_steps}"
+    start, top = (spec.learning_rates(step)[0] for step in (0, spec.num_warmup_steps))
+    line = f"schedule {spec.name}: learning rate {start:g} at update 0, {top:g} at update {spec.num_warmup_steps}"
     if spec.total_steps:
         line += f", {spec.learning_rates(spec.total_steps - 1)[0]:g} at update {spec.total_steps - 1}"
     groups = len(spec.peak_lrs)

@@ -27,7 +27,7 @@ def build_model(
         return built
     try:
         return auto_class.from_pretrained(model.model, **settings)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"model={model.model}: cannot be loaded ({str(error).splitlines()[0]}); name a checkpoint's folder."
         ) from error

@@ -30,7 +30,8 @@ def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChan
     if policy == "checkpoint":
         logger.warning("on_schedule_change=checkpoint: the checkpoint's schedule stays, without %s", listed)
         return saved
-    logger.warning("on_schedule_change=config: %s; update %d runs at %g, not %g", listed, step, new_lr, old_lr)
+    jump = f"; update {step} runs at {new_lr:g}, not {old_lr:g}" if new_lr != old_lr else ""
+    logger.warning("on_schedule_change=config: %s%s", listed, jump)
     return configured
 
 

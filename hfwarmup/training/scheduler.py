@@ -212,7 +212,7 @@ class WarmupScheduler(LRScheduler):
         """
         if "schedule" not in state_dict:
             raise ValueError(
-                f"the checkpoint's scheduler is not a WarmupScheduler (its state has {', '.join(state_dict)}); "
+                "the checkpoint's scheduler is not a WarmupScheduler; "
                 "resume with the schedule that wrote it, or start a new run from its weights."
             )
         saved, step = ScheduleSpec(**state_dict["schedule"]), state_dict["last_epoch"]

@@ -35,5 +35,5 @@ def test_an_error_of_a_recipe_keeps_its_traceback():
     def main():
         raise ValueError("of the recipe")
 
-    with pytest.raises(ValueError, match="^of the recipe$"):
+    with pytest.raises(ValueError, match=r"^of the recipe$"):
         run_recipe(main)

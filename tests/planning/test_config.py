@@ -90,7 +90,7 @@ FINDINGS = [
         [
             "run.yaml:1: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
             "run.yaml:4: unknown setting 'max_step'; did you mean 'max_steps'?",
-            "run.yaml:5: unknown setting 'zzz'",
+            "run.yaml:5: unknown setting 'zzz'. Remove it, or see --help.",
         ],
     ),
     # names from elsewhere say where they went
@@ -111,7 +111,7 @@ FINDINGS = [
     ("warmup: [1\n", ["run.yaml:2: expected ',' or ']', but got '<stream end>'."]),
     ("warmup:\t5\n", ["run.yaml:1: found character '\\t' that cannot start any token."]),
     ("warmup: 1\n---\nwarmup: 2\n", ["run.yaml:2: but found another document."]),
-    ("just text\n", ["run.yaml: a config is a map of settings, not a str."]),
+    ("just text\n", ["run.yaml: a config is a map of settings, one `name: value` a line."]),
 ]  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_utf8_is_read_whatever_the_machines_locale(tmp_path):
 
 
 def test_a_list_is_not_a_config(read):
-    with pytest.raises(ConfigError, match=r"^run\.yaml: a config is a map of settings, not a list\.$"):
+    with pytest.raises(ConfigError, match=r"^run\.yaml: a config is a map of settings, one `name: value` a line\.$"):
         read("- warmup: 1\n")
 
 
@@ -161,4 +161,4 @@ def test_a_name_that_moved_is_fine_where_it_is_known(read):
 
 def test_the_nearest_key_is_named():
     assert unknown_key("warmp", KNOWN) == "unknown setting 'warmp'; did you mean 'warmup'?"
-    assert unknown_key("qqqq", KNOWN) == "unknown setting 'qqqq'"
+    assert unknown_key("qqqq", KNOWN) == "unknown setting 'qqqq'. Remove it, or see --help."

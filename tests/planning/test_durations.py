@@ -62,14 +62,14 @@ def test_a_duration_is_its_own_duration():
 
 
 EXAMPLES = "write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'."
-UNITS = "use steps, %, epochs, samples or tokens."
+UNITS = "Use steps, %, epochs, samples or tokens."
 REFUSED = [
     # a fraction alone is a share of the run to some and steps to others
-    (1.0, "duration 1.0 can be read as '1 steps' or as '100%'; write the one you mean."),
-    ("1.0", "duration '1.0' can be read as '1 steps' or as '100%'; write the one you mean."),
+    (1.0, "duration 1.0 can be read as '1 step' or as '100%'; write the one you mean."),
+    ("1.0", "duration '1.0' can be read as '1 step' or as '100%'; write the one you mean."),
     (0.1, "duration 0.1 can be read as '0.1 of a step' or as '10%'; write the one you mean."),
     ("0.05", "duration '0.05' can be read as '0.05 of a step' or as '5%'; write the one you mean."),
-    (1.5, "duration 1.5 can be read as '1.5 steps' or as '150%'; write the one you mean."),
+    (1.5, "duration 1.5 is no whole number of steps; write for example '2 steps'."),
     # what is no number of anything
     ("", f"duration '': {EXAMPLES}"),
     ("-5", f"duration '-5': {EXAMPLES}"),
@@ -89,7 +89,7 @@ REFUSED = [
     # what is counted in nothing known
     ("5 epchs", f"duration '5 epchs' has the unknown unit 'epchs'; did you mean 'epochs'? {UNITS}"),
     ("5 tokns", f"duration '5 tokns' has the unknown unit 'tokns'; did you mean 'tokens'? {UNITS}"),
-    ("5 furlongs", f"duration '5 furlongs' has the unknown unit 'furlongs'; {UNITS}"),
+    ("5 furlongs", f"duration '5 furlongs' has the unknown unit 'furlongs'. {UNITS}"),
 ]
 
 

@@ -174,8 +174,8 @@ REASONS = [
         {"global_batch_size": 256, "tokens_per_sample": 128},
         [
             "global batch 256, k = 8 times the reference batch of 32",
-            "peak_lr 0.001 -> 0.008: linear rule (eta k, Goyal et al. 2017)",
-            "warmup_steps 100 -> 800: linear rule (T_w k steps, the ramp climbs at the same rate a step)",
+            "peak_lr 0.001 -> 0.008: lr_scaling=linear (eta k, Goyal et al. 2017)",
+            "warmup_steps 100 -> 800: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)",
             "warmup is 800 of 10000 steps (8.0%), 204,800 samples, 26,214,400 tokens",
         ],
     ),
@@ -183,8 +183,8 @@ REASONS = [
         {"global_batch_size": 16, "lr_scaling": "sqrt", "warmup_scaling": "constant_samples"},
         [
             "global batch 16, k = 0.5 times the reference batch of 32",
-            "peak_lr 0.001 -> 0.000707107: sqrt rule (eta sqrt(k), Malladi et al. 2022)",
-            "warmup_steps 100 -> 200: constant_samples rule (T_w / k steps, the same samples, Goyal et al. 2017)",
+            "peak_lr 0.001 -> 0.000707107: lr_scaling=sqrt (eta sqrt(k), Malladi et al. 2022)",
+            "warmup_steps 100 -> 200: warmup_scaling=constant_samples (T_w / k steps, the same samples, Goyal et al. 2017)",
             "warmup is 200 of 10000 steps (2.0%), 3,200 samples",
         ],
     ),
@@ -192,8 +192,8 @@ REASONS = [
         {"global_batch_size": 64, "lr_scaling": "none", "warmup_scaling": "constant_steps", "warmup": "1%"},
         [
             "global batch 64, k = 2 times the reference batch of 32",
-            "peak_lr 0.001 -> 0.001: none rule (the peak stays)",
-            "warmup_steps 100 (1%) -> 100: constant_steps rule (the same steps, You et al. 2020)",
+            "peak_lr 0.001 -> 0.001: lr_scaling=none (the peak stays)",
+            "warmup_steps 100 (1%) -> 100: warmup_scaling=constant_steps (the same steps, You et al. 2020)",
             "warmup is 100 of 10000 steps (1.0%), 6,400 samples",
         ],
     ),
@@ -201,8 +201,8 @@ REASONS = [
         {"global_batch_size": 64, "warmup_scaling": "sqrt", "warmup": "2 epochs", "samples_per_epoch": 3200},
         [
             "global batch 64, k = 2 times the reference batch of 32",
-            "peak_lr 0.001 -> 0.002: linear rule (eta k, Goyal et al. 2017)",
-            "warmup_steps 200 (2 epochs) -> 283: sqrt rule (T_w sqrt(k) steps)",
+            "peak_lr 0.001 -> 0.002: lr_scaling=linear (eta k, Goyal et al. 2017)",
+            "warmup_steps 200 (2 epochs) -> 283: warmup_scaling=sqrt (T_w sqrt(k) steps)",
             "warmup is 283 of 10000 steps (2.8%), 18,112 samples",
         ],
     ),
@@ -273,11 +273,11 @@ REFUSED = [
         {"per_device_batch_size": 4, "num_processes": 2},
         "global_batch_size=32, but 4 per device x 2 processes x 1 accumulation = 8; give one of the two.",
     ),
-    ({"lr_scaling": "lin"}, "lr_scaling='lin'; did you mean 'linear'? choose one of linear, sqrt, none."),
+    ({"lr_scaling": "lin"}, "lr_scaling='lin'; did you mean 'linear'? Choose one of linear, sqrt, none."),
     (
         {"warmup_scaling": "samples"},
         "warmup_scaling='samples'; did you mean 'constant_samples'? "
-        "choose one of linear, constant_samples, constant_steps, sqrt.",
+        "Choose one of linear, constant_samples, constant_steps, sqrt.",
     ),
     ({"max_warmup_fraction": 0.0}, "max_warmup_fraction=0.0: give a share of the run above 0 and at most 1."),
     ({"max_warmup_fraction": 1.1}, "max_warmup_fraction=1.1: give a share of the run above 0 and at most 1."),

@@ -68,7 +68,7 @@ def corpus(tmp_path_factory):
 
 
 def whole_blocks(*args, **kwargs):
-    """The data without its last block: not all of its tokens are labels, which a Trainer weighs and the loop does not."""
+    """The data without its last block: not all its tokens are labels, which a Trainer weighs and the loop does not."""
     data = prepare_data(*args, **kwargs)
     return replace(data, train=data.train.select(range(NUM_BLOCKS)))
 
@@ -145,7 +145,7 @@ def test_the_launched_recipe_applies_the_plan_and_leaves_its_results(launched):
     """The global batch is 16, twice the reference, and so is the peak."""
     folder, said = launched(1)
     assert "global batch 16 = 4 per device x 1 processes x 4 accumulation, k = 2 times" in said
-    assert "peak_lr 0.01 -> 0.02: linear rule" in said
+    assert "peak_lr 0.01 -> 0.02: lr_scaling=linear" in said
     planned = schedule(peak_lr=2e-2)
     assert read_learning_rates(folder / "learning_rates.csv") == [(t, planned(t), planned(t)) for t in range(10)]
     for name in ("model.safetensors", "all_results.json", "trainer_state.json", "schedule.png", "loss.png"):

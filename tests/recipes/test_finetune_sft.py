@@ -252,7 +252,7 @@ def test_the_arguments_are_the_recipes_and_trls_beside_them():
 
 # TRL's default -> the recipe's, for each field that both have
 CHANGED_BY_TRL = {
-    "gradient_checkpointing": (True, False),
+    "gradient_checkpointing": (True, None),
     "bf16": (None, False),
     "logging_steps": (10, 500),
     "learning_rate": (2e-5, 1e-3),

@@ -368,7 +368,7 @@ WARMUPS = (
 DECAYS = "constant, linear, cosine, polynomial, exponential, inverse_sqrt, step, wsd, restarts, plateau"
 ERRORS = [
     # unknown names, with the nearest one
-    ("warmup_cosin", {}, f"unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'? choose one of "
+    ("warmup_cosin", {}, f"unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'? Choose one of "
                          f"{', '.join(TABLES)}."),
     ("warmup_cosine", {"final_ration": 0.1},
      f"'warmup_cosine' has no option 'final_ration'; did you mean 'final_ratio'? {COSINE_TAKES}"),
@@ -376,18 +376,18 @@ ERRORS = [
      f"'warmup_cosine' does not read 'min_lr' with warmup='gradual' and decay='cosine'. {COSINE_TAKES}"),
     ("warmup_cosine", {"beta2": 0.9},
      f"'warmup_cosine' does not read 'beta2' with warmup='gradual' and decay='cosine'. {COSINE_TAKES}"),
-    ("hfwarmup", {"warmup": "gradul"}, f"warmup='gradul'; did you mean 'gradual'? choose one of {WARMUPS}."),
-    ("hfwarmup", {"decay": "cosin"}, f"decay='cosin'; did you mean 'cosine'? choose one of {DECAYS}."),
+    ("hfwarmup", {"warmup": "gradul"}, f"warmup='gradul'; did you mean 'gradual'? Choose one of {WARMUPS}."),
+    ("hfwarmup", {"decay": "cosin"}, f"decay='cosin'; did you mean 'cosine'? Choose one of {DECAYS}."),
     ("warmup_wsd", {"cooldown_shape": "sqrt"},
-     "cooldown_shape='sqrt'; did you mean '1-sqrt'? choose one of linear, cosine, 1-sqrt."),
-    ("warmup_plateau", {"mode": "mn"}, "mode='mn'; did you mean 'min'? choose one of min, max."),
+     "cooldown_shape='sqrt'; did you mean '1-sqrt'? Choose one of linear, cosine, 1-sqrt."),
+    ("warmup_plateau", {"mode": "mn"}, "mode='mn'; did you mean 'min'? Choose one of min, max."),
     ("gradual_warmup", {"weight_decay": 0.1},
-     "weight_decay=0.1; choose one of coupled, independent, proportional, constant."),
+     "weight_decay=0.1. Choose one of coupled, independent, proportional, constant."),
     # contradictions
     ("gradual_warmup", {"initial_lr": 0.1, "initial_ratio": 0.1},
-     "initial_lr and initial_ratio both say the same thing; give one of them."),
+     "initial_lr=0.1 and initial_ratio=0.1 both set the same end; give one of them."),
     ("warmup_cosine", {"final_lr": 0.1, "final_ratio": 0.1},
-     "final_lr and final_ratio both say the same thing; give one of them."),
+     "final_lr=0.1 and final_ratio=0.1 both set the same end; give one of them."),
     ("hfwarmup", {"warmup": "noam", "decay": "cosine", "d_model": 512},
      "d_model=512 with decay='cosine': Vaswani's rate needs decay='inverse_sqrt'."),
     ("untuned_linear", {"warmup_steps": 5},
@@ -426,7 +426,7 @@ ERRORS = [
     ("warmup_plateau", {"patience": -1}, "patience=-1: give a whole number from 0."),
     ("warmup_plateau", {"threshold": NAN}, "threshold=nan: give a number from 0."),
     ("warmup_plateau", {"min_lr": -1}, "min_lr=-1: give a number from 0."),
-    ("radam_warmup", {"beta2": 1.0}, "beta2=1.0: give a number above 0 to below 1."),
+    ("radam_warmup", {"beta2": 1.0}, "beta2=1.0: give a number between 0 and 1."),
     ("radam_warmup", {"beta2": 0.6}, "beta2=0.6: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'."),
     # impossible lengths
     ("gradual_warmup", {"warmup_steps": 101},

@@ -143,7 +143,7 @@ def test_every_unknown_key_of_the_file_is_reported_with_its_line(refusal):
     assert refusal(yaml=yaml).splitlines() == [
         "error: run.yaml:1: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
         f"error: run.yaml:3: {NO_RATIO}",
-        "error: run.yaml:4: unknown setting 'zzz'",
+        "error: run.yaml:4: unknown setting 'zzz'. Remove it, or see --help.",
     ]
 
 
@@ -151,7 +151,7 @@ def test_every_unknown_flag_is_reported(refusal):
     assert refusal("--learnign_rate", "3", "--warmup-ratio", "0.1", "--zzz=3").splitlines() == [
         "error: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
         f"error: {NO_RATIO}",
-        "error: unknown setting 'zzz'",
+        "error: unknown setting 'zzz'. Remove it, or see --help.",
     ]
 
 

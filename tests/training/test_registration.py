@@ -408,8 +408,8 @@ class Meddler(TrainerCallback):
 
 
 MEDDLED = (
-    "update 2 runs at learning rate 0.5, the schedule 'gradual_warmup' says 0.00050005 (parameter group 0): something "
-    "else sets it; look for a second scheduler, a callback or a DeepSpeed config."
+    "update 2 ran at learning rate 0.5, the schedule 'gradual_warmup' says 0.00050005 (parameter group 0): something "
+    "else set it; look for a second scheduler, a callback or a DeepSpeed config."
 )
 
 
