@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import shutil
 import time
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +21,7 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, TrainerControl, TrainerState, default_data_collator, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import rotate_checkpoints
@@ -88,16 +87,6 @@ class LoopArguments(RecipeArguments):
                 )
         if "epoch" in (self.logging_strategy, self.eval_strategy, self.save_strategy):
             raise ValueError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
-
-
-class Progress(TrainerState):
-    """Where the run is: what callbacks read, and what a checkpoint keeps beside accelerate's own."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"global_step": self.global_step, "log_history": self.log_history}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
 
 
 def main() -> None:
@@ -177,21 +166,17 @@ def main() -> None:
     )
     model, optimizer, train_loader, eval_loader, scheduler = accelerator.prepare(model, optimizer, *loaders, scheduler)
 
-    # 7. Progress, and the callbacks of a Trainer, which serve a loop as well: they check each update, record its
-    # learning rate, and say when to log, evaluate and save.
-    state = Progress(max_steps=plan.total_steps, is_world_process_zero=accelerator.is_main_process)
-    state.compute_steps(args, plan.total_steps)
-    accelerator.register_for_checkpointing(state)
-    callbacks = CallbackHandler(
-        [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), LearningRateRecorder()],
-        model,
-        data.tokenizer,
-        optimizer,
-        scheduler,
-    )
+    # 7. Where the run is, and the callbacks of a Trainer, which serve a loop as well: they check each update, record
+    # its learning rate, and say when to log, evaluate and save.
+    state = TrainerState()
     if checkpoint is not None:
         accelerator.load_state(checkpoint)
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         logger.info("resumed from %s, at update %d of %d", checkpoint, state.global_step, plan.total_steps)
+    state.max_steps, state.is_world_process_zero = plan.total_steps, accelerator.is_main_process
+    state.compute_steps(args, plan.total_steps)
+    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), LearningRateRecorder()]
+    callbacks = CallbackHandler(watch, model, data.tokenizer, optimizer, scheduler)
 
     # 8. Training. The update alone says where in which epoch the run is, so a resumed one goes on with the next sample.
     accumulation = args.gradient_accumulation_steps
@@ -251,7 +236,7 @@ def main() -> None:
         data.tokenizer.save_pretrained(folder)
         speed = {"train_runtime": seconds, "train_steps_per_second": updates / seconds}
         (folder / "all_results.json").write_text(json.dumps({**speed, **metrics}, indent=4, sort_keys=True) + "\n")
-        state.save_to_json(str(folder / "trainer_state.json"))
+        state.save_to_json(str(folder / TRAINER_STATE_NAME))
         draw_run(folder, scheduler.scheduler, state.log_history)
         logger.info(
             "validation loss %.3f nats a token, perplexity %.1f, %.3f bits a byte; a uniform guess is %.2f nats",
@@ -281,25 +266,20 @@ def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader: DataLoade
     return {"eval_loss": (sums[0] / sums[1]).item()}
 
 
-def log(state: Progress, entry: dict[str, float]) -> None:
+def log(state: TrainerState, entry: dict[str, float]) -> None:
     """One line for the user and one for the loss picture."""
     state.log_history.append({**entry, "step": state.global_step})
     logger.info("update %d: %s", state.global_step, ", ".join(f"{name} {value:.4g}" for name, value in entry.items()))
 
 
-def save_checkpoint(accelerator: Accelerator, args: LoopArguments, state: Progress) -> None:
-    """Save `checkpoint-<update>`, under a hidden name until it is whole: a run may be killed at any time."""
-    folder = Path(args.output_dir)
-    hidden, final = folder / ".saving", folder / f"checkpoint-{state.global_step}"
-    if accelerator.is_main_process:
-        shutil.rmtree(hidden, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(hidden))
+def save_checkpoint(accelerator: Accelerator, args: LoopArguments, state: TrainerState) -> None:
+    """Save `checkpoint-<update>`; the state comes last, since a checkpoint without it counts as cut off."""
+    folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+    accelerator.save_state(str(folder))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(hidden, final)
-        rotate_checkpoints(str(folder), args.save_total_limit)
+        state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        rotate_checkpoints(args.output_dir, args.save_total_limit)
     accelerator.wait_for_everyone()
 
 

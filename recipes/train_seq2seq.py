@@ -80,7 +80,7 @@ def find_functions(source: str) -> Iterator[tuple[str, str, str]]:
     Functions without a body beside the docstring are left out, and so are first lines that begin with no letter, such
     as doctests.
 
-    >>> list(find_functions('class A:\\n    def one(self):\\n        "Return 1.\\\\n\\\\nReally."\\n        return 1\\n'))
+    >>> list(find_functions('class A:\\n    def one(self):\\n        "Return 1."\\n        return 1\\n'))
     [('one', 'def one(self):\\n    return 1', 'Return 1.')]
     """
     with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from transformers import EvalPrediction, Trainer, default_data_collator, set_see
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
 from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, parse_arguments, plan_training
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint
@@ -38,20 +38,26 @@ class TimeSeriesArguments:
     """Which engines, how a window is cut from their series, and how wide the model is."""
 
     data_folder: str = field(
-        default="", metadata={"help": "a folder with C-MAPSS files, train_FD001.txt and so on; empty: a simulated fleet"}
+        default="",
+        metadata={"help": "a folder with C-MAPSS files, train_FD001.txt and so on; empty: a simulated fleet"},
     )
     subset: str = field(default="FD001", metadata={"help": "which of the files: FD001, FD002, FD003 or FD004"})
-    num_units: int = field(default=100, metadata={"help": "engines of the simulated fleet, 2 or more"})
+    num_units: int = field(default=200, metadata={"help": "engines of the simulated fleet, 2 or more"})
     num_test_units: int = field(default=100, metadata={"help": "further ones, stopped before their failure"})
     validation_fraction: float = field(default=0.2, metadata={"help": "share of the training engines, in (0, 1)"})
     window_cycles: int = field(default=30, metadata={"help": "cycles that the model sees"})
-    window_stride: int = field(default=1, metadata={"help": "cycles from one training or validation window to the next"})
+    window_stride: int = field(
+        default=1, metadata={"help": "cycles from one training or validation window to the next"}
+    )
     max_rul: int = field(default=125, metadata={"help": "cycles at which RUL is clipped (Heimes 2008)"})
     hidden_size: int = field(default=16, metadata={"help": "channels of the CNN and of each direction of the LSTM"})
+    dropout: float = field(default=0.3, metadata={"help": "share of the channels dropped around the LSTM, in [0, 1)"})
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction} is not in (0, 1); give for example 0.2.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} is not in [0, 1); give for example 0.3.")
         if self.num_units < 2:
             raise ValueError(f"num_units={self.num_units} < 2: none is left to validate on; raise num_units.")
         for name in ("num_test_units", "window_cycles", "window_stride", "max_rul", "hidden_size"):
@@ -158,7 +164,9 @@ class Windows(torch.utils.data.Dataset):
             missing = max(0, data.window_cycles - len(features))
             features = np.concatenate([np.repeat(features[:1], missing, axis=0), features])
             cut = np.lib.stride_tricks.sliding_window_view(features, data.window_cycles, axis=0).swapaxes(1, 2)
-            ends = slice(-1, None) if last_only else slice((len(cut) - 1) % data.window_stride, None, data.window_stride)
+            ends = (
+                slice(-1, None) if last_only else slice((len(cut) - 1) % data.window_stride, None, data.window_stride)
+            )
             windows.append(cut[ends])
             labels.append(engine.rul[-len(cut) :][ends])
         self.windows = torch.from_numpy(np.concatenate(windows).astype(np.float32))
@@ -177,7 +185,7 @@ class RulModel(nn.Module):
     The loss is the mean squared error in units of `max_rul`; `predictions` are in cycles.
     """
 
-    def __init__(self, hidden_size: int, max_rul: int) -> None:
+    def __init__(self, hidden_size: int, max_rul: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.max_rul = max_rul
         self.cnn = nn.Sequential(
@@ -185,10 +193,13 @@ class RulModel(nn.Module):
             nn.ReLU(),
             nn.Conv1d(hidden_size, hidden_size, kernel_size=3, padding=1),
             nn.ReLU(),
+            nn.Dropout(dropout),
         )
         self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True, bidirectional=True)
         self.score = nn.Sequential(nn.Linear(2 * hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1))
-        self.head = nn.Sequential(nn.Linear(2 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1))
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(2 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
+        )
 
     def forward(self, windows: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         states, _ = self.lstm(self.cnn(windows.transpose(1, 2)).transpose(1, 2))
@@ -243,20 +254,14 @@ def main() -> None:
     test = Windows(engines[2], data_args, mean=mean, std=std, last_only=True)
 
     # 3. Model: any nn.Module that returns its loss.
-    model = RulModel(data_args.hidden_size, data_args.max_rul)
-    logger.info(
-        "CNN + BiLSTM + attention, %d parameters; %d windows of %d engines, validation %d of %d, test %d engines",
-        sum(parameter.numel() for parameter in model.parameters()),
-        len(train),
-        len(engines[0]),
-        len(validation),
-        len(engines[1]),
-        len(test),
-    )
+    model = RulModel(data_args.hidden_size, data_args.max_rul, data_args.dropout)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    windows = f"{len(train)} windows of {len(engines[0])} engines, validation {len(validation)} of {len(engines[1])}"
+    logger.info("CNN + BiLSTM + attention, %d parameters; %s, test %d engines", size, windows, len(test))
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
-    plan = plan_training(args, warmup_args, num_samples=len(train))
+    plan = plan_training(args, warmup_args, num_samples=len(train), checkpoint=checkpoint)
     logger.info("%s", plan)
     sample = default_data_collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
@@ -269,7 +274,7 @@ def main() -> None:
         eval_dataset=validation,
         data_collator=default_data_collator,
         compute_metrics=rul_metrics,
-        callbacks=[NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
     )
     result = trainer.train(resume_from_checkpoint=checkpoint)
 

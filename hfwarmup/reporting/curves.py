@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hfwarmup.schedules.curve import Schedule
+from hfwarmup.schedules.spec import ScheduleSpec
 
 PLANNED, APPLIED, TRAIN, VALIDATION = "#4269d0", "#ff725c", "#9498a0", "#4269d0"
 MAX_POINTS = 2000
@@ -33,6 +34,19 @@ def plot_learning_rates(
     axes.plot(steps, [planned[step] for step in steps], color=PLANNED, linewidth=2, label="planned")
     dots = applied[:: max(1, len(applied) // 50)]
     axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied") if dots else None
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_ylim(bottom=0)
+    _save(figure, axes, path)
+
+
+def plot_curves(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
+    """Write the learning rate of several runs in one picture: name -> schedule; of one group, the first."""
+    figure, axes = _figure("learning rate of each update", "learning rate")
+    for name, spec in curves.items():
+        total_steps = spec.total_steps or 1
+        steps = range(0, total_steps, max(1, total_steps // MAX_POINTS))
+        label = f"{name}: {spec.name}, warmup {spec.num_warmup_steps}"
+        axes.plot(steps, [spec.learning_rates(step)[0] for step in steps], linewidth=2, label=label)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylim(bottom=0)
     _save(figure, axes, path)

@@ -1,0 +1,52 @@
+"""Curves without pictures: as text for a terminal, as CSV for everything else. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfwarmup.schedules.spec import ScheduleSpec
+
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 10) -> str:
+    """The learning rate over the run as blocks, with its scale and the end of the warmup marked.
+
+    >>> spec = ScheduleSpec(name="gradual_warmup", warmup_steps=4, total_steps=8, peak_lrs=[1.0])
+    >>> print(draw_text("run", spec, columns=8, rows=2))
+    run: gradual_warmup
+          1 ┤   ▄████
+            │ ▄██████
+          0 └────┬───
+             0   4  8  updates, ┬ the end of the warmup
+    """
+    total_steps = spec.total_steps or 1
+    top = max(spec.peak_lrs)
+    updates = [column * total_steps // columns for column in range(columns)]
+    heights = [round(spec.learning_rates(update)[0] / top * rows * 8) if top else 0 for update in updates]
+    lines = []
+    for row in reversed(range(rows)):
+        blocks = "".join(_EIGHTHS[min(8, max(0, height - 8 * row))] for height in heights)
+        label = f"{top:>7.3g} ┤" if row == rows - 1 else f"{'':>7} │"
+        lines.append(label + blocks)
+    mark = min(columns - 1, spec.num_warmup_steps * columns // total_steps)
+    axis = "".join("┬" if column == mark else "─" for column in range(columns))
+    ticks = f"0{spec.num_warmup_steps:>{max(1, mark)}}" if mark else "0"
+    ticks += f"{total_steps:>{max(1, columns - len(ticks))}}"
+    title = f"{name}: {spec.name}"
+    return "\n".join([title, *lines, f"{0:>7} └{axis}", f"{'':>8} {ticks}  updates, ┬ the end of the warmup"])
+
+
+def write_csv(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
+    """A row an update: its index, and the learning rate of each curve; empty after a curve's end."""
+    lengths = {name: spec.total_steps or 0 for name, spec in curves.items()}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["update", *curves])
+        for update in range(max(lengths.values())):
+            rates = [
+                repr(spec.learning_rates(update)[0]) if update < lengths[name] else "" for name, spec in curves.items()
+            ]
+            writer.writerow([update, *rates])

@@ -1,0 +1,125 @@
+"""The command line shows what will be trained, and what is wrong, without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hfwarmup.cli import app
+
+CONFIG = """\
+learning_rate: 2e-3
+warmup: "10%"
+reference_batch_size: 16
+per_device_train_batch_size: 16
+max_steps: 100
+lr_scheduler_type: warmup_linear
+"""
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_plan_gives_each_number_with_its_reason(config):
+    assert run("plan", config, "--num_processes", "2").output.splitlines() == [
+        "global batch 32 = 16 per device x 2 processes x 1 accumulation, k = 2 times the reference batch of 16",
+        "peak_lr 0.002 -> 0.004: lr_scaling=linear (eta k, Goyal et al. 2017)",
+        "warmup_steps 10 (10%) -> 20: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)",
+        "warmup is 20 of 100 steps (20.0%), 640 samples",
+        "warmup_linear: learning rate 1e-07 at update 0, 0.004 at update 20, 5e-05 at update 99",
+    ]
+
+
+def test_plan_is_json_for_programs(config):
+    plan = json.loads(run("plan", config, "--json", "--learning_rate", "1e-3").output)
+    assert (plan["peak_lr"], plan["warmup_steps"], plan["total_steps"]) == (1e-3, 10, 100)
+    plans = json.loads(run("plan", config, "--json", "--num_processes", "1,2,4").output)
+    assert [each["global_batch_size"] for each in plans] == [16, 32, 64]
+
+
+def test_plan_puts_several_numbers_of_processes_side_by_side(config):
+    rows = {
+        line[:20].strip(): line[20:].split()
+        for line in run("plan", config, "--num_processes", "1,8").output.splitlines()
+    }
+    assert rows["global batch"] == ["16", "128"]
+    assert rows["peak learning rate"] == ["0.002", "0.016"]
+    assert rows["warmup steps"] == ["10", "50"]  # 80 are cut to half of the run
+    assert any(key.startswith("warning, 8 processes") for key in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learnign_rate", "1"], "error: unknown setting 'learnign_rate'; did you mean 'learning_rate'?"),
+        (["--num_processes", "two"], "error: num_processes='two': give whole numbers, 1 or more, such as 1,8,64."),
+        (["--warmup", "1.0"], "error: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean."),
+        (["stray"], "error: cannot read 'stray' as settings; write --key value."),
+    ],
+)
+def test_a_mistake_is_one_line(config, words, message):
+    assert run("plan", config, *words).exception.code == message
+
+
+def test_a_run_in_epochs_needs_the_number_of_samples(config):
+    words = ["plan", config, "--max_steps", "-1", "--num_train_epochs", "2"]
+    assert "give num_samples" in run(*words).exception.code
+    # 2 epochs of 320 samples in batches of 16
+    assert json.loads(run(*words, "--num_samples", "320", "--json").output)["total_steps"] == 40
+
+
+def test_plot_csv_holds_every_update(config, tmp_path):
+    run("plot", config, "-o", tmp_path / "curve.csv", "--lr_scheduler_kwargs", "{initial_lr: 0}")
+    header, *rows = list(csv.reader((tmp_path / "curve.csv").open()))
+    assert header == ["update", "run"]
+    rates = [float(rate) for _, rate in rows]
+    assert rates == [2e-3 * (t / 10 if t < 10 else (100 - t) / 90) for t in range(100)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot_writes_pictures(config, tmp_path, suffix):
+    assert run("plot", config, "-o", tmp_path / f"curve.{suffix}").exit_code == 0
+    assert (tmp_path / f"curve.{suffix}").read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+
+
+def test_plot_as_text_marks_the_end_of_the_warmup(config):
+    *_, axis, ticks = run("plot", config).output.splitlines()
+    assert axis.index("┬") - axis.index("└") - 1 == 10 * 72 // 100
+    assert ticks.split()[:3] == ["0", "10", "100"]
+
+
+def test_a_schedule_of_transformers_is_not_drawn(config):
+    message = run("plot", config, "--lr_scheduler_type", "cosine").exception.code
+    assert message.startswith("error: unknown schedule 'cosine'")
+
+
+def test_list_names_every_schedule():
+    from hfwarmup.schedules.named import SCHEDULES
+
+    output = run("list").output
+    assert [name for name in SCHEDULES if f"{name} " not in output] == []
+
+
+def test_plan_and_plot_load_neither_torch_nor_transformers(config, tmp_path):
+    code = (
+        "import sys; from hfwarmup.cli import app\n"
+        f"config = {str(config)!r}\n"
+        "for words in (['plan', config], ['plot', config], ['plot', config, '-o', 'c.svg']):\n"
+        "    app(words, standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
