@@ -84,7 +84,7 @@ def test_a_run_in_epochs_needs_the_number_of_samples(config):
 
 def test_plot_csv_holds_every_update(config, tmp_path):
     run("plot", config, "-o", tmp_path / "curve.csv", "--lr_scheduler_kwargs", "{initial_lr: 0}")
-    header, *rows = list(csv.reader((tmp_path / "curve.csv").open()))
+    header, *rows = list(csv.reader((tmp_path / "curve.csv").read_text().splitlines()))
     assert header == ["update", "run"]
     rates = [float(rate) for _, rate in rows]
     assert rates == [2e-3 * (t / 10 if t < 10 else (100 - t) / 90) for t in range(100)]
