@@ -35,7 +35,7 @@ from hfwarmup.training.arguments import (
     parse_arguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
@@ -199,7 +199,8 @@ def main() -> None:
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch.
-    plan = plan_training(args, warmup_args, num_samples=len(pairs["train"]))
+    num_samples = len(pairs["train"])
+    plan = plan_training(args, warmup_args, num_samples=num_samples, checkpoint=checkpoint)
     logger.info("%s", plan)
 
     # 5. Training, on the loss of the completions alone. Before the first update the adapter adds nothing, so the
@@ -211,7 +212,7 @@ def main() -> None:
         eval_dataset=pairs["validation"],
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[PlanKeeper(plan, warmup_args, num_samples=num_samples), NonFiniteGuard(), LearningRateRecorder()],
     )
     trained, all_parameters = trainer.model.get_nb_trainable_parameters()
     share = f"{trained:,} of {all_parameters:,} parameters ({trained / all_parameters:.1%})"

@@ -97,7 +97,7 @@ def time_forward_backward(
         for _ in range(2):
             begin = time.perf_counter()
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                loss = model(**batch)["loss"]  # an attribute too in transformers, a key everywhere
+                loss = model(**batch)["loss"]  # a key in any model's dict, an attribute in few
             loss.backward()
             loss.item()  # waits for the device
             seconds = time.perf_counter() - begin
