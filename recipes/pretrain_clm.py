@@ -27,7 +27,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -57,7 +57,7 @@ def main() -> None:
     sizes = {"num_samples": len(data.train), "tokens_per_sample": data_args.block_size}
     plan = plan_training(args, warmup_args, checkpoint=checkpoint, **sizes)
     logger.info("%s", plan)
-    sample = default_data_collator([data.train[i] for i in range(args.train_batch_size)])
+    sample = default_data_collator([data.train[i] for i in range(min(args.train_batch_size, len(data.train)))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
@@ -70,7 +70,7 @@ def main() -> None:
         data_collator=default_data_collator,
         callbacks=[PlanKeeper(plan, warmup_args, **sizes), NonFiniteGuard(), LearningRateRecorder()],
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.
     metrics = trainer.evaluate()
@@ -79,7 +79,7 @@ def main() -> None:
     metrics["eval_bits_per_byte"] = nats / math.log(2) / data.validation_bytes_per_token
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"validation loss {nats:.3f} nats a token, perplexity {metrics['eval_perplexity']:.1f}, "
         f"{metrics['eval_bits_per_byte']:.3f} bits a byte; a uniform guess is {uniform:.2f} nats",

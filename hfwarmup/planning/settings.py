@@ -172,6 +172,11 @@ def update_steps(
     >>> update_steps(1000, epochs=2, batch_size=8, num_processes=4, accumulation=2, drop_last=False)
     32
     """
+    if drop_last and num_samples < batch_size * num_processes:
+        raise ValueError(
+            f"{num_samples} samples are less than one batch of {batch_size} for each of {num_processes} processes, and "
+            "dataloader_drop_last leaves none; lower the batch, or keep the last one."
+        )
     round_up = not drop_last
     batches = _divide(num_samples, batch_size, round_up=round_up)
     batches_per_process = _divide(batches, num_processes, round_up=round_up)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import datasets
 import torch.distributed as dist
@@ -43,8 +45,18 @@ def run_recipe(main: Callable[[], None]) -> None:
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         if not raised_in.is_relative_to(Path(__file__).parents[1]):
             raise
-        sys.exit(f"error: {error}" if is_rank_zero() else 1)
+        _end_with(error)
     leave_process_group()
+
+
+def _end_with(error: Exception) -> NoReturn:
+    """One line, from every rank: the launcher stops the others when the first one ends, whoever that is."""
+    rank = int(os.environ.get("RANK", "0"))
+    sys.stderr.write(f"error on rank {rank}: {error}\n" if rank else f"error: {error}\n")
+    sys.stderr.flush()
+    if dist.is_initialized():
+        os._exit(1)  # the traceback holds the model, whose reducer may hang at exit: see leave_process_group
+    sys.exit(1)
 
 
 def leave_process_group() -> None:

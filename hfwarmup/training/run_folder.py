@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
 logger = logging.getLogger(__name__)
 
 Resume = Literal["never", "auto", "must"]
@@ -43,6 +46,22 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
         half_written = ", ".join(entry.name for entry in checkpoints if entry not in whole)
         logger.warning("%s: left out, since a killed run has not finished writing it", half_written)
     return checkpoint
+
+
+def train(trainer: Trainer, checkpoint: str | None, *, total_steps: int) -> dict[str, float]:
+    """Train to the end, from `checkpoint` if there is one, and return the metrics of the training.
+
+    A run that is at its end already, `total_steps` updates, is not trained: its weights and its log are loaded, so that
+    what follows the training can be done again. The Trainer by itself would make one more update.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))) if checkpoint else None
+    if checkpoint is None or state is None or state.global_step < total_steps:
+        return trainer.train(resume_from_checkpoint=checkpoint).metrics
+    logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state.global_step, trainer.state.log_history = state.global_step, state.log_history
+    trainer.create_optimizer_and_scheduler(num_training_steps=total_steps)
+    return {}
 
 
 def _is_checkpoint(entry: Path) -> bool:
