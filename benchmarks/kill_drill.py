@@ -12,6 +12,7 @@ differs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -55,6 +56,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        if any(folder.glob("*")):
+            sys.exit(f"--folder {folder} is not empty; name a new one.")
         sys.exit(0 if drill(options.recipes, options.kills, options.save_steps, options.seed, folder) else 1)
 
 
@@ -77,12 +80,12 @@ def drill(recipes: Sequence[str], kills: int, save_steps: int, seed: int, folder
         num_updates = expected[recipe].num_updates
         saving = kill < len(recipes)  # the first kill of each recipe
         update = rng.randrange(save_steps, num_updates, save_steps) if saving else rng.randrange(num_updates)
-        run.kill_at(update)
-        left = run.checkpoints()
-        problem = run.finish() or difference(run.ending(), expected[recipe])
+        problem = run.kill_at(update)
+        left = run.last_checkpoint()
+        problem = problem or run.finish() or difference(run.ending(), expected[recipe])
         identical += not problem
         verdict = problem or "learning rates and weights identical"
-        print(f"{kill + 1:2} {recipe}: killed after update {update}, left {left}: {verdict}", flush=True)
+        print(f"{kill + 1:2} {recipe}: killed after update {update} with {left}: {verdict}", flush=True)
     print(f"{identical} of {kills} killed runs ended with identical learning rates and weights")
     return identical == kills
 
@@ -115,8 +118,11 @@ class Run:
         output = process.communicate()[0]
         return "" if process.returncode == 0 else (output.strip().splitlines() or ["no output"])[-1]
 
-    def kill_at(self, update: int) -> None:
-        """Start, and kill -9 as soon as `update` updates are logged, or the checkpoint of this update appears."""
+    def kill_at(self, update: int) -> str:
+        """Start, and kill -9 as soon as `update` updates are logged, or the checkpoint of this update appears.
+
+        Returns what went wrong, or nothing.
+        """
         process = self.start()
         assert process.stdout is not None
         seen = 0
@@ -127,12 +133,17 @@ class Run:
         checkpoint = self.folder / f"checkpoint-{update}"
         while update and update % self.save_steps == 0 and process.poll() is None and not checkpoint.exists():
             time.sleep(POLL_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.stdout.read()  # ends when the last process of the group has gone
-        process.wait()
+        return "" if process.wait() == -signal.SIGKILL else f"ended by itself with status {process.returncode}"
 
-    def checkpoints(self) -> str:
-        return ", ".join(sorted(path.name for path in self.folder.glob("checkpoint-*"))) or "no checkpoint"
+    def last_checkpoint(self) -> str:
+        """The last one, and whether the Trainer had time to finish it: its state comes last."""
+        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        if not found:
+            return "no checkpoint"
+        return found[-1].name + ("" if (found[-1] / "trainer_state.json").exists() else " half-written")
 
     def ending(self) -> Ending:
         digest = hashlib.sha256()

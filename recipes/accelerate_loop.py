@@ -114,7 +114,7 @@ def main() -> None:
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     plan = plan_training(args, warmup_args, num_samples=len(data.train), tokens_per_sample=data_args.block_size)
     logger.info("%s", plan)
-    sample = default_data_collator([data.train[i] for i in range(args.train_batch_size)])
+    sample = default_data_collator([data.train[i] for i in range(min(args.train_batch_size, len(data.train)))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
     if args.torch_compile:
         model.compile()

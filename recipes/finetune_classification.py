@@ -41,7 +41,7 @@ from hfwarmup.training.arguments import (
     parse_arguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
@@ -49,7 +49,7 @@ from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -224,10 +224,11 @@ def main() -> None:
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
-    plan = plan_training(args, warmup_args, num_samples=len(data["train"]))
+    num_samples = len(data["train"])
+    plan = plan_training(args, warmup_args, num_samples=num_samples, checkpoint=checkpoint)
     logger.info("%s", plan)
     collator = DataCollatorWithPadding(tokenizer)
-    sample = collator([data["train"][i] for i in range(args.train_batch_size)])
+    sample = collator([data["train"][i] for i in range(min(args.train_batch_size, num_samples))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training; some parameters may warm up sooner or later than the rest.
@@ -240,12 +241,12 @@ def main() -> None:
         processing_class=tokenizer,
         data_collator=collator,
         compute_metrics=compute_metrics_with(metric_names, is_regression=not names),
-        callbacks=[NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[PlanKeeper(plan, warmup_args, num_samples=num_samples), NonFiniteGuard(), LearningRateRecorder()],
     )
     if task_args.stretch:
         trainer.create_optimizer()
         stretch_warmup(trainer.optimizer, trainer.model, task_args.stretch)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures; beside them the best constant answer.
     metrics = trainer.evaluate()
@@ -259,7 +260,7 @@ def main() -> None:
     reached = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in ["loss", *metric_names])
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"validation {reached}; {baseline}",
     )

@@ -40,7 +40,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -218,7 +218,7 @@ def main() -> None:
     share = f"{trained:,} of {all_parameters:,} parameters ({trained / all_parameters:.1%})"
     logger.info("%s with LoRA of rank %d: %s are trained", model.config.model_type, lora_args.lora_rank, share)
     untouched = trainer.evaluate()
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: adapter, metrics, pictures; on request the merged model.
     metrics = trainer.evaluate()
@@ -228,7 +228,7 @@ def main() -> None:
     metrics["eval_loss_untouched"], metrics["eval_mean_token_accuracy_untouched"] = before, accuracy_before
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"completions: {before:.3f} nats a token, {accuracy_before:.1%} of the tokens right from the untouched "
         f"checkpoint; {after:.3f} nats, {accuracy_after:.1%} with the adapter",

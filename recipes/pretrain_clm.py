@@ -27,7 +27,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint, train
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -70,7 +70,7 @@ def main() -> None:
         data_collator=default_data_collator,
         callbacks=[PlanKeeper(plan, warmup_args, **sizes), NonFiniteGuard(), LearningRateRecorder()],
     )
-    train_metrics = train(trainer, checkpoint, total_steps=plan.total_steps)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.
     metrics = trainer.evaluate()

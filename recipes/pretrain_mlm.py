@@ -38,12 +38,12 @@ from hfwarmup.training.arguments import (
     parse_arguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import IGNORED_LABEL, prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -134,9 +134,10 @@ def main() -> None:
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
-    plan = plan_training(args, warmup_args, num_samples=len(train), tokens_per_sample=data_args.block_size)
+    sizes = {"num_samples": len(train), "tokens_per_sample": data_args.block_size}
+    plan = plan_training(args, warmup_args, checkpoint=checkpoint, **sizes)
     logger.info("%s", plan)
-    sample = default_data_collator([train[i] for i in range(args.train_batch_size)])
+    sample = default_data_collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
@@ -147,9 +148,14 @@ def main() -> None:
         eval_dataset=validation,
         processing_class=data.tokenizer,
         data_collator=default_data_collator,
-        callbacks=[NewMasksEachEpoch(train), NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[
+            NewMasksEachEpoch(train),
+            PlanKeeper(plan, warmup_args, **sizes),
+            NonFiniteGuard(),
+            LearningRateRecorder(),
+        ],
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.
     metrics = trainer.evaluate()
@@ -158,7 +164,7 @@ def main() -> None:
     metrics["eval_unigram_loss"] = unigram
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"validation loss {nats:.3f} nats ({nats / math.log(2):.2f} bits) a masked token; "
         f"token frequencies alone give {unigram:.3f} nats, a uniform guess {math.log(len(data.tokenizer)):.2f}",

@@ -47,7 +47,7 @@ from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -84,7 +84,7 @@ def find_functions(source: str) -> Iterator[tuple[str, str, str]]:
     [('one', 'def one(self):\\n    return 1', 'Return 1.')]
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of the sources that are read
+        warnings.simplefilter("ignore")  # what Python thinks of the sources
         tree = ast.parse(source)
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -217,13 +217,14 @@ def main() -> None:
         data_collator=collator,
         callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: greedy summaries and their scores beside two guesses, model, pictures.
     args.predict_with_generate = True
     generated = trainer.predict(validation, metric_key_prefix="eval")
-    ids = [[token for token in row if token != IGNORED_LABEL] for row in generated.predictions.tolist()]
     names, references = pairs["validation"]["name"][:], pairs["validation"]["summary"][:]
+    rows = generated.predictions[: len(references)].tolist()  # Seq2SeqTrainer keeps what fills up the last batches
+    ids = [[token for token in row if token != IGNORED_LABEL] for row in rows]
     most_frequent = Counter(pairs["train"]["summary"]).most_common(1)[0][0]
     answers = {
         "model": tokenizer.batch_decode(ids, skip_special_tokens=True),
@@ -235,12 +236,12 @@ def main() -> None:
     for prefix, row in zip(("eval", "eval_name", "eval_frequent"), scores.values(), strict=True):
         metrics |= {f"{prefix}_{key}": value for key, value in row.items()}
     if trainer.is_world_process_zero():
-        rows = zip(names, references, answers["model"], strict=True)
-        lines = [json.dumps({"name": name, "reference": true, "summary": own}) for name, true, own in rows]
+        table = zip(names, references, answers["model"], strict=True)
+        lines = [json.dumps({"name": name, "reference": true, "summary": own}) for name, true, own in table]
         Path(str(args.output_dir), "summaries.jsonl").write_text("\n".join(lines) + "\n")
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"validation loss {metrics['eval_loss']:.3f}; ROUGE-L and chrF of the summaries: "
         + "; ".join(f"{answer} {row['rouge_l']:.3f} and {row['chrf']:.1f}" for answer, row in scores.items()),

@@ -24,7 +24,7 @@ from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, parse_
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -276,7 +276,7 @@ def main() -> None:
         compute_metrics=rul_metrics,
         callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics beside the baselines', pictures.
     metrics = trainer.evaluate()
@@ -286,7 +286,7 @@ def main() -> None:
     rows = {"model": {key: metrics[f"test_{key}"] for key in ("rmse", "phm08")}, **baselines}
     finish_run(
         trainer,
-        train_metrics=result.metrics,
+        train_metrics=train_metrics,
         eval_metrics=metrics,
         summary="test RMSE in cycles and PHM08 score: "
         + ", ".join(f"{name} {row['rmse']:.1f} and {row['phm08']:.0f}" for name, row in rows.items())

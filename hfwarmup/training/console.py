@@ -17,10 +17,14 @@ import torch.distributed as dist
 import transformers
 
 from hfwarmup.training.callbacks import is_rank_zero
+from hfwarmup.training.launch_check import check_launch
 
 
 def speak_from_rank_zero() -> None:
-    """Show this package's log from rank 0, and of the libraries only what is an error; the other ranks are silent."""
+    """Show this package's log from rank 0, and of the libraries only what is an error; the other ranks are silent.
+
+    The first that is said is where the launch is not what was asked for. Call it when the arguments are parsed.
+    """
     logger = logging.getLogger("hfwarmup")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -33,6 +37,7 @@ def speak_from_rank_zero() -> None:
         datasets.disable_progress_bars()
         transformers.utils.logging.set_verbosity_error()
         warnings.simplefilter("ignore")
+    check_launch()
 
 
 def run_recipe(main: Callable[[], None]) -> None:

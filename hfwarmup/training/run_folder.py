@@ -48,7 +48,7 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
     return checkpoint
 
 
-def train(trainer: Trainer, checkpoint: str | None, *, total_steps: int) -> dict[str, float]:
+def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) -> dict[str, float]:
     """Train to the end, from `checkpoint` if there is one, and return the metrics of the training.
 
     A run that is at its end already, `total_steps` updates, is not trained: its weights and its log are loaded, so that

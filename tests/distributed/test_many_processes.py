@@ -1,10 +1,11 @@
 """pretrain_clm on one, two and four processes, and on two machines: the same learning rates and the same losses.
 
-What makes them the same. Trainer's sampler is a seedable one, so every process draws the same permutation of the blocks;
-accelerate deals its batches round robin, batch i to process i mod N. With N processes and 4 / N accumulation, update u
-therefore sees the batches 4u to 4u + 3 in every world, and the loss is a mean over their tokens: only the order of
-the additions differs. It also takes fp32, a model without dropout (every process has its own masks), and an epoch that is
-not over (the last batches are filled up to a whole one for every process).
+What makes them the same: Trainer's sampler is a seedable one, so every process draws the same permutation, and
+accelerate deals the batches round robin, batch i to process i mod N. With N processes and 4 / N accumulation, update u
+therefore sees the batches 4u to 4u + 3 in every world, and its loss is a mean over their tokens: only the order of the
+additions differs. It takes fp32, a model without dropout (processes have masks of their own) and an epoch that is not
+over (its last samples are repeated until every process has a whole batch). Trainer's eval_loss is left out: it weighs
+batches, not tokens, and so depends a little on how the samples are dealt.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import hfwarmup
 from hfwarmup.training.callbacks import read_learning_rates
@@ -100,7 +103,7 @@ class Run:
         self.learning_rates = read_learning_rates(folder / "learning_rates.csv")
         history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         self.losses = [entry["loss"] for entry in history if "loss" in entry]
-        self.eval_loss = json.loads((folder / "all_results.json").read_text())["eval_loss"]
+        self.weights = load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def check_same_losses(run: Run, other: Run) -> None:
     assert len(run.losses) == len(other.losses) == UPDATES
     assert run.losses[-1] < 0.8 * run.losses[0]  # it learns, so that a difference would grow
     assert run.losses == pytest.approx(other.losses, rel=1e-5)
-    assert run.eval_loss == pytest.approx(other.eval_loss, rel=1e-5)
+    torch.testing.assert_close(run.weights, other.weights, rtol=1e-3, atol=1e-5)
     residuals = [a - b for a, b in zip(run.losses, other.losses, strict=True)]
     error = statistics.stdev(residuals) / math.sqrt(UPDATES)
     assert abs(statistics.fmean(residuals)) <= 4 * error

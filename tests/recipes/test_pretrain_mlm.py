@@ -189,7 +189,7 @@ def test_the_smoke_config_launches(corpus, cache, tmp_path):
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
-    assert "arning" not in result.stderr
+    assert "Warning" not in result.stderr
     assert result.stderr.splitlines()[-4].startswith("validation loss 5.")
     assert "token frequencies alone give 5." in result.stderr.splitlines()[-4]  # ln 320 = 5.77
     assert [applied for _, _, applied in read_learning_rates(tmp_path / "run" / "learning_rates.csv")] == [1e-7, 1e-3]
