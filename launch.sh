@@ -16,7 +16,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${HFWARMUP_PYTHON:-$root/.venv/bin/python}
-dry_run=
+dry_run= extra=
 
 say() { echo "launch.sh: $*" >&2; }
 die() { say "$@"; exit 1; }
@@ -127,7 +127,7 @@ launch() {
   flags+=(${MIXED_PRECISION:+--mixed_precision "$MIXED_PRECISION"})
   ((processes > 1)) || flags+=(--quiet)  # a recipe says what is wrong; no traceback of accelerate's under it
 
-  install ""
+  install "$extra"
   if ((gpus > 0)) && [[ ! $dry_run ]]; then  # without CUDA in torch, every rank would train alone, in silence
     torch_sees=$("$python" -c 'import torch; print(torch.cuda.device_count())')
     ((torch_sees >= here)) || die "nvidia-smi lists $gpus GPUs and torch sees $torch_sees; install a torch that fits the driver."
@@ -158,6 +158,7 @@ case ${1-} in
   *)
     recipe=$root/recipes/$1.py
     [[ -f $recipe ]] || die "no recipe '$1'; there are: $(cd "$root/recipes" && echo *.py | sed 's/\.py//g')."
+    if [[ $1 == finetune_sft ]]; then extra=sft; fi  # trl and peft
     shift
     launch "$recipe" "$@"
     ;;

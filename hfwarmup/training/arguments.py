@@ -175,7 +175,7 @@ class RecipeArguments(TrainingArguments):
 def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The dataclasses `types`, filled from `--config FILE` (YAML) and flags; a flag wins over the file.
 
-    Prints what is wrong, one line each, and exits with status 2 when something is.
+    Prints what is wrong, one line each, and exits with status 1 when something is.
     """
     try:
         return _parse(types, sys.argv[1:] if argv is None else argv)
