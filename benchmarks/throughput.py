@@ -80,12 +80,12 @@ def train(side: str, steps: int) -> dict[str, float]:
         ModelArguments,
         RecipeArguments,
         WarmupArguments,
-        parse_arguments,
         plan_training,
     )
     from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
     from hfwarmup.training.data import prepare_data
     from hfwarmup.training.model import build_model
+    from hfwarmup.training.parsing import parse_arguments
 
     ticks = []
 

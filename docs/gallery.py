@@ -1,6 +1,6 @@
 """Draw docs/schedules.png: every named schedule at its defaults, 1000 updates, 200 of them warmup.
 
-    python docs/gallery.py
+python docs/gallery.py
 """
 
 from __future__ import annotations

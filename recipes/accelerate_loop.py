@@ -33,7 +33,6 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
     plan_training,
 )
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, WarmupCallback
@@ -41,6 +40,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
+from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint
 

@@ -38,7 +38,6 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
     plan_training,
 )
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
@@ -48,6 +47,7 @@ from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
+from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 

@@ -32,7 +32,6 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
     plan_training,
 )
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
@@ -40,6 +39,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
+from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")

@@ -37,7 +37,6 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
     plan_training,
 )
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
@@ -46,6 +45,7 @@ from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
+from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 

@@ -20,9 +20,10 @@ from transformers import EvalPrediction, Trainer, default_data_collator, set_see
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
-from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, parse_arguments, plan_training
+from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
+from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
@@ -216,8 +217,9 @@ def rul_metrics(prediction: EvalPrediction | tuple[np.ndarray, np.ndarray]) -> d
 
     With d = predicted - true: score = sum of e^(-d/13) - 1 where d < 0, and e^(d/10) - 1 where d >= 0.
 
-    >>> rul_metrics((np.array([10.0, 0.0]), np.array([0.0, 13.0])))  # each is e - 1
-    {'rmse': 11.5974..., 'phm08': 3.4365...}
+    >>> scores = rul_metrics((np.array([10.0, 0.0]), np.array([0.0, 13.0])))  # each costs e - 1
+    >>> {name: round(value, 2) for name, value in scores.items()}
+    {'rmse': 11.6, 'phm08': 3.44}
     """
     predicted, true = prediction
     error = np.asarray(predicted, dtype=np.float64) - true

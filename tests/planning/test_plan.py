@@ -184,7 +184,8 @@ REASONS = [
         [
             "global batch 16, k = 0.5 times the reference batch of 32",
             "peak_lr 0.001 -> 0.000707107: lr_scaling=sqrt (eta sqrt(k), Malladi et al. 2022)",
-            "warmup_steps 100 -> 200: warmup_scaling=constant_samples (T_w / k steps, the same samples, Goyal et al. 2017)",
+            "warmup_steps 100 -> 200: warmup_scaling=constant_samples (T_w / k steps, the same samples, "
+            "Goyal et al. 2017)",
             "warmup is 200 of 10000 steps (2.0%), 3,200 samples",
         ],
     ),

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from transformers import EvalPrediction
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments, parse_arguments
+from hfwarmup.training.arguments import DataArguments
 from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_classification"

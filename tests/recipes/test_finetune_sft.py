@@ -28,11 +28,11 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
 )
 from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, read_learning_rates
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.model import build_model
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_sft"

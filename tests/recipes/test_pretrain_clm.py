@@ -26,8 +26,8 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
 )
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "pretrain_clm.py"

@@ -19,9 +19,10 @@ import transformers
 from datasets import Dataset
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments, parse_arguments
+from hfwarmup.training.arguments import DataArguments
 from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.data import build_tokenizer, pack, tokenize
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "pretrain_mlm"

@@ -16,11 +16,12 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments, ModelArguments, WarmupArguments, parse_arguments
+from hfwarmup.training.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_seq2seq"

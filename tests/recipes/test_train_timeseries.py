@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 import hfwarmup
-from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, parse_arguments, plan_training
+from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
 from hfwarmup.training.callbacks import read_learning_rates
+from hfwarmup.training.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_timeseries"

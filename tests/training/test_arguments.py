@@ -16,9 +16,9 @@ from hfwarmup.training.arguments import (
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
-    parse_arguments,
     plan_training,
 )
+from hfwarmup.training.parsing import parse_arguments
 
 TYPES = (ModelArguments, DataArguments, WarmupArguments, RecipeArguments)
 
