@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from hfwarmup.planning.durations import Duration
@@ -61,7 +61,7 @@ class PlanSettings:
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
-        return plan_run(
+        plan = plan_run(
             learning_rate=self.learning_rate,
             warmup=self._warmup(),
             total_steps=total_steps,
@@ -76,6 +76,8 @@ class PlanSettings:
             samples_per_epoch=num_samples,
             tokens_per_sample=self.block_size,
         )
+        d_model = self._curve_options().get("d_model")
+        return plan if d_model is None else _absolute_peak(plan, d_model)
 
     def spec(self, plan: Plan) -> ScheduleSpec:
         """The schedule that `plan` is laid out on, for one parameter group.
@@ -159,6 +161,14 @@ class PlanSettings:
 
     def _curve_options(self) -> dict[str, Any]:
         return {name: value for name, value in self.lr_scheduler_kwargs.items() if name not in SCHEDULER_OPTIONS}
+
+
+def _absolute_peak(plan: Plan, d_model: int) -> Plan:
+    """The plan under noam with `d_model`, whose peak is (d_model T_w)^-0.5 whatever learning_rate says."""
+    peak_lr = (d_model * max(1, plan.warmup_steps)) ** -0.5
+    batch_reason, _, *others = plan.reasons
+    reason = f"peak_lr {peak_lr:g} = (d_model {d_model} x warmup_steps)^-0.5: learning_rate and lr_scaling do not act"
+    return replace(plan, peak_lr=peak_lr, reasons=(batch_reason, reason, *others))
 
 
 def update_steps(
