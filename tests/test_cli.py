@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from hfwarmup.cli import app
 
+ROOT = Path(__file__).resolve().parents[1]
+
 CONFIG = """\
 learning_rate: 2e-3
 warmup: "10%"
@@ -123,3 +125,11 @@ def test_plan_and_plot_load_neither_torch_nor_transformers(config, tmp_path):
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+RECIPES = [path for path in sorted((ROOT / "configs").glob("*/*.yaml")) if path.parent.name != "accelerate"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_plan_reads_every_config(path):
+    assert run("plan", path, "--num_samples", "10000").output.startswith("global batch")
