@@ -146,7 +146,7 @@ case ${1-} in
     marker="not slow and not gpu"
     if [[ ${1:-} == --slow ]]; then marker="not gpu"; shift; fi
     cd "$root"
-    run "$python" -m pytest -m "$marker" "$@"
+    run "$python" -m pytest -n 2 --dist loadfile -m "$marker" "$@"  # two files at a time: many only wait for ranks
     ;;
   lint)
     install dev
