@@ -55,7 +55,8 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
     if name is None and factory is None:
         return
     if name is None or factory is None:
-        raise ValueError(f"register(name={name!r}, factory={factory!r}): give both, or neither.")
+        missing = "name" if name is None else "factory"
+        raise ValueError(f"register: {missing} is missing; give name and factory, or neither.")
     if name in TRANSFORMERS_NAMES:
         raise ValueError(f"schedule {name!r} is transformers' own; choose another name.")
     add_schedule(name, factory)

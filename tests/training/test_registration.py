@@ -277,8 +277,8 @@ def test_registering_the_same_factory_again_changes_nothing(mine):
         (("cosine", triangle), "schedule 'cosine' is transformers' own; choose another name."),
         (("noam", triangle), "schedule 'noam' exists already; choose another name."),
         (("mine", lambda **_: float), "schedule 'mine' exists already; choose another name."),
-        (("yours", None), "register(name='yours', factory=None): give both, or neither."),
-        ((None, triangle), f"register(name=None, factory={triangle!r}): give both, or neither."),
+        (("yours", None), "register: factory is missing; give name and factory, or neither."),
+        ((None, triangle), "register: name is missing; give name and factory, or neither."),
     ],
 )
 def test_a_name_that_cannot_be_registered_is_one_line(mine, arguments, message):
