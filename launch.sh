@@ -16,7 +16,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${HFWARMUP_PYTHON:-$root/.venv/bin/python}
-dry_run= extra=
+dry_run=
+extra=
 
 say() { echo "launch.sh: $*" >&2; }
 die() { say "$@"; exit 1; }

@@ -85,7 +85,8 @@ def command(result):
     environment = dict(word.split("=", 1) for word in words[:split])
     assert words[split + 1 : split + 3] == ["-m", "accelerate.commands.launch"]
     recipe = next(i for i, word in enumerate(words) if word.endswith(".py"))
-    flags = dict(zip(words[split + 3 : recipe : 2], words[split + 4 : recipe : 2], strict=True))
+    pairs = [word for word in words[split + 3 : recipe] if word != "--quiet"]
+    flags = dict(zip(pairs[::2], pairs[1::2], strict=True))
     flags["--config_file"] = Path(flags["--config_file"]).name
     return environment, flags, words[recipe:]
 
@@ -268,7 +269,8 @@ def test_an_old_python_is_refused_before_anything_is_made(launch, tree):
 )
 def test_the_test_command(launch, args, marker):
     words = shlex.split(launch("--dry-run", *args).stdout)
-    assert words == [sys.executable, "-m", "pytest", "-m", marker, "-k", "x"]
+    two_files_at_a_time = ["-n", "2", "--dist", "loadfile"]
+    assert words == [sys.executable, "-m", "pytest", *two_files_at_a_time, "-m", marker, "-k", "x"]
 
 
 EXPECTED_TYPES = {

@@ -57,11 +57,12 @@ def run_recipe(main: Callable[[], None]) -> None:
 def _end_with(error: Exception) -> NoReturn:
     """One line, from every rank: the launcher stops the others when the first one ends, whoever that is."""
     rank = int(os.environ.get("RANK", "0"))
-    sys.stderr.write(f"error on rank {rank}: {error}\n" if rank else f"error: {error}\n")
+    line = f"error on rank {rank}: {error}" if rank else f"error: {error}"
+    if not dist.is_initialized():
+        sys.exit(line)
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
-    if dist.is_initialized():
-        os._exit(1)  # the traceback holds the model, whose reducer may hang at exit: see leave_process_group
-    sys.exit(1)
+    os._exit(1)  # the traceback holds the model, whose reducer may hang at exit: see leave_process_group
 
 
 def leave_process_group() -> None:

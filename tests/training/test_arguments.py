@@ -442,6 +442,8 @@ def test_updates_that_are_counted_are_made(make_trainer, probe):
 @pytest.mark.parametrize("num_processes", [2, 3, 8])
 def test_every_process_has_the_batches_that_accelerate_gives_it(num_processes, drop_last, training):
     for samples, batch, accumulation in itertools.product((1, 16, 17, 40, 100), BATCHES, ACCUMULATIONS):
+        if drop_last and samples < batch * num_processes:
+            continue  # nothing is left to train on, which the plan refuses
         args = training(
             num_processes,
             per_device_train_batch_size=batch,
