@@ -10,6 +10,7 @@ import os
 import random
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -259,8 +260,9 @@ def test_a_finished_run_that_is_resumed_makes_no_further_update(recipe, tmp_path
 
 def test_a_changed_schedule_stops_the_resumed_run_in_one_line(recipe, tmp_path):
     assert recipe(tmp_path / "run", max_steps=6, eval_steps=3, save_steps=3) == ""
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")  # a finished run would not be trained at all
     said = recipe(tmp_path / "run", max_steps=6, eval_steps=3, save_steps=3, resume="auto", learning_rate=2e-3)
-    assert said.startswith("error: schedule changed since the checkpoint at update 6: learning_rate 0.001 -> 0.002; ")
+    assert said.startswith("error: schedule changed since the checkpoint at update 3: learning_rate 0.001 -> 0.002; ")
     assert "\n" not in said
 
 
