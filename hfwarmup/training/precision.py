@@ -16,10 +16,10 @@ from transformers import TrainingArguments
 Precision = Literal["bf16", "fp16", "fp32"]
 
 COMPILE_SECONDS = {"cpu": 75.0, "cuda": 90.0}
-"""What compiling a small transformer's forward and backward costs, once a process; measured on CPU, assumed on CUDA."""
+"""What compiling a small transformer's forward and backward costs, once a process: assumed, to be on the safe side."""
 
 COMPILE_SPEEDUP = 1.4
-"""What compiling gains at least; `benchmarks/throughput.py` measures it."""
+"""What compiling gains at least: assumed; `benchmarks/throughput.py --compile` measures it."""
 
 
 def choose_precision(device: torch.device) -> tuple[Precision, str]:
