@@ -30,6 +30,7 @@ import torch
 from accelerate import PartialState
 state = PartialState(cpu=True)
 print(f"rank {state.process_index} of {state.num_processes}\\n", end="", flush=True)
+state.wait_for_everyone()  # a rank that leaves while another still connects takes that one down
 state.destroy_process_group()
 """
 FAKE_PYTHON = """#!/bin/bash

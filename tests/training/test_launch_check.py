@@ -126,6 +126,7 @@ logging.basicConfig(format="said: %(message)s")
 state = PartialState(cpu=True)
 check_launch()
 check_launch()
+state.wait_for_everyone()  # a rank that leaves while another still connects takes that one down
 state.destroy_process_group()
 """
 
