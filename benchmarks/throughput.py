@@ -6,7 +6,8 @@ Each side runs in a process of its own, the sides in turn, `--rounds` times; the
 counted. `plain` is transformers' Trainer as run_clm.py uses it: batch 8, fp32, glibc's malloc as it is. `recipe` is
 configs/pretrain_clm/stdlib.yaml through RecipeArguments, `recipe + malloc` the same under the malloc settings that
 launch.sh exports, `compiled` that with torch_compile: true. The share is of the peak that a square bf16 matrix product
-reaches here in the same run.
+reaches here in the same run. The last line is what no training loop can pass: the model's own matrix products and its
+attention, forward and backward in bf16, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,11 @@ def main() -> None:
         share = speed * runs[0]["flops_per_token"] / peak
         spread = f"{min(speeds):,.0f} .. {max(speeds):,.0f}"
         print(f"{side:<18}{speed:>10,.0f}{speed / plain:>8.2f}{share:>15.0%}{spread:>18}")
+    bound = 1 / seconds_per_token_of_products()
+    print(f"{'products alone':<18}{bound:>10,.0f}{bound / plain:>8.2f}")
+    if "compiled" in results:
+        first = [statistics.median(run["first_update_seconds"] for run in results[side]) for side in sides[-2:]]
+        print(f"compiling takes {first[1] - first[0]:.0f} s: the first update compiled less the first one not compiled")
 
 
 def run_side(side: str, steps: int) -> dict[str, float]:
@@ -114,10 +121,15 @@ def train(side: str, steps: int) -> dict[str, float]:
             plan_training(args, warmup_args, num_samples=len(data.train))
             callbacks += [NonFiniteGuard(), LearningRateRecorder()]
         trainer = Trainer(model, args, default_data_collator, data.train, callbacks=callbacks)
+        begin = time.perf_counter()
         trainer.train()
     seconds = ticks[-1] - ticks[UNCOUNTED_STEPS - 1]
     tokens = steps * args.per_device_train_batch_size * data_args.block_size
-    return {"tokens_per_second": tokens / seconds, "flops_per_token": flops_per_token(model.config, model)}
+    return {
+        "tokens_per_second": tokens / seconds,
+        "flops_per_token": flops_per_token(model.config, model),
+        "first_update_seconds": ticks[0] - begin,
+    }
 
 
 def flops_per_token(config, model) -> float:
@@ -133,11 +145,45 @@ def matrix_product_peak() -> float:
     best = 0.0
     for size in (512, 1024, 2048, 4096):
         left, right = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
-        for _ in range(8):
-            begin = time.perf_counter()
-            left @ right
-            best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+        best = max(best, 2 * size**3 / best_seconds(lambda left=left, right=right: left @ right))
     return best
+
+
+def seconds_per_token_of_products() -> float:
+    """The matrix products and the attention of stdlib.yaml's model in its own shapes, each the best of several."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from hfwarmup.planning.config import read_config
+
+    config = read_config(ROOT / "configs/pretrain_clm/stdlib.yaml")
+    model, batch, context = config["config_overrides"], config["per_device_train_batch_size"], config["block_size"]
+    width, inner, heads = model["hidden_size"], model["intermediate_size"], model["num_attention_heads"]
+    layers, tokens = model["num_hidden_layers"], batch * context
+    seconds = 0.0
+    for fan_out, count in ((width, 4 * layers), (inner, 3 * layers), (config["vocab_size"], 1)):
+        weight, x, gradient = (
+            torch.randn(shape, dtype=torch.bfloat16) for shape in ((fan_out, width), (tokens, width), (tokens, fan_out))
+        )
+        products = (
+            lambda weight=weight, x=x: x @ weight.T,
+            lambda weight=weight, gradient=gradient: gradient @ weight,
+            lambda x=x, gradient=gradient: gradient.T @ x,
+        )
+        seconds += count * sum(map(best_seconds, products))
+    heads_in = torch.randn(batch, heads, context, width // heads, dtype=torch.bfloat16, requires_grad=True)
+    attention = lambda: scaled_dot_product_attention(heads_in, heads_in, heads_in, is_causal=True).sum().backward()  # noqa: E731
+    return (seconds + layers * best_seconds(attention)) / tokens
+
+
+def best_seconds(compute: Callable[[], object], times: int = 8) -> float:
+    """The shortest of several runs."""
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        compute()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""Watches a run's warmup: measures now and then, into the Trainer's log, without changing the training."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfwarmup.measuring.noise_scale import NoiseScale
+from hfwarmup.measuring.representation import angle, effective_rank, relative_change
+from hfwarmup.schedules.shapes import radam
+
+logger = logging.getLogger(__name__)
+
+PROBE_TOKENS = 1024
+"""About as many tokens are in the probe batch: enough rows for the rank of a small model, cheap for a large one."""
+MARKS = 20
+"""Measurements a run, at equal distances; the early updates at powers of two come on top."""
+PREFIX = "warmup/"
+"""What the names of the measured values in the log begin with."""
+
+
+def watch_warmup(trainer: Trainer) -> WarmupMonitor:
+    """Add a WarmupMonitor in front of a Trainer's callbacks, so that its trackers see what is measured too."""
+    monitor = WarmupMonitor()
+    trainer.callback_handler.callbacks.insert(0, monitor)
+    return monitor
+
+
+class WarmupMonitor(TrainerCallback):
+    """Measures at 20 points of a run, and of the updates at powers of two what they did; `watch_warmup` adds one.
+
+    The values are in the log entry of the update that they were measured at:
+
+    * `warmup/effective_rank`: of the last hidden state on a fixed probe batch (Roy & Vetterli 2007), after the update;
+      `warmup/effective_rank_ratio`: over its value before the first update;
+    * `warmup/relative_update`: the largest ||dW|| / ||W|| of a weight matrix in this update, and
+      `warmup/max_relative_update` in any update measured so far; `warmup/angle` (radians): the mean over the matrices;
+    * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
+    * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
+    * `warmup/clipped_share`: of the updates logged so far, how many had their gradient clipped;
+    * `warmup/noise_scale_samples`: from the micro-batches of gradient accumulation, where there is any.
+
+    Dropout is off while it measures, and modes, random state and gradients are as before: on one process a run with it
+    and one without end with the same weights, bit by bit. What it needs of an earlier part of a resumed run is in the log.
+    """
+
+    def __init__(self) -> None:
+        self._marks: list[int] = []
+        self._initial_rank = math.nan
+        self._max_update = 0.0
+        self._noise_scale = NoiseScale()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model = kwargs["model"]
+        self._probe = _probe_batch(kwargs["train_dataloader"]) if _gives_hidden_states(model) else None
+        if self._probe is None:
+            logger.info("no effective rank is measured: %s", "the model has no hidden states or the data no length")
+        marks = {-(-state.max_steps * mark // MARKS) for mark in range(1, MARKS + 1)}
+        self._marks = sorted(mark for mark in marks if mark > state.global_step)
+        self._before: list[tuple[Tensor, Tensor]] = []
+        self._measured: dict[str, float] = {}
+        self._micro_squared_norm = math.nan
+        self._noise_scale = NoiseScale()
+        self._initial_rank, self._max_update = self._from_log(state)
+        if state.global_step == 0 and self._probe is not None:
+            self._initial_rank = effective_rank(self._hidden(model, args))
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The first micro-batch of an update that will be measured: its gradient, which accumulates from now on."""
+        if math.isnan(self._micro_squared_norm) and self._is_marked(args, state):
+            norm = _squared_norm(p.grad for p in kwargs["model"].parameters())
+            self._micro_squared_norm = norm * args.gradient_accumulation_steps**2
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        marked = self._is_marked(args, state)
+        if marked or _is_power_of_two(state.global_step + 1):
+            matrices = (p for p in kwargs["model"].parameters() if p.requires_grad and p.ndim >= 2)
+            self._before = [(p, p.detach().clone()) for p in matrices]
+        if marked and self._probe is not None:
+            self._hidden_before = self._hidden(kwargs["model"], args)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self._before:
+            return
+        largest = max(relative_change(_local(old), _local(p.detach())) for p, old in self._before)
+        self._max_update = max(self._max_update, largest)
+        if self._is_marked(args, state):
+            angles = [angle(_local(old), _local(p.detach())) for p, old in self._before]
+            self._measured = {"relative_update": largest, "angle": sum(angles) / len(angles)}
+            self._measured |= self._of_the_representation(kwargs["model"], args)
+            self._measured |= _rectification(kwargs["optimizer"], state.global_step + 1)
+            self._marks = [mark for mark in self._marks if mark > state.global_step + 1]
+        self._before = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._measured:
+            control.should_log = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if not self._measured or "loss" not in logs:
+            return
+        self._measured |= {"max_relative_update": self._max_update}
+        self._measured |= self._of_the_gradient(args, state, logs)
+        values = {PREFIX + name: value for name, value in self._measured.items()}
+        logs.update(values)
+        state.log_history[-1].update(values)
+        self._measured, self._micro_squared_norm = {}, math.nan
+
+    def _is_marked(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether the update under way is measured: the first one that is logged at or after a mark."""
+        done = state.global_step + 1
+        if not self._marks or done < self._marks[0]:
+            return False
+        fits = args.logging_strategy == "steps" and 0 < state.logging_steps <= state.max_steps / MARKS
+        return not fits or done % int(state.logging_steps) == 0
+
+    def _of_the_representation(self, model: nn.Module, args: TrainingArguments) -> dict[str, float]:
+        if self._probe is None:
+            return {}
+        hidden = self._hidden(model, args)
+        rank = effective_rank(hidden)
+        return {
+            "effective_rank": rank,
+            "effective_rank_ratio": rank / self._initial_rank,
+            "representation_change": relative_change(self._hidden_before, hidden),
+        }
+
+    def _of_the_gradient(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> dict[str, float]:
+        norms = [float(entry["grad_norm"]) for entry in state.log_history if "grad_norm" in entry]
+        measured = {}
+        if norms and args.max_grad_norm > 0:
+            measured["clipped_share"] = sum(norm > args.max_grad_norm for norm in norms) / len(norms)
+        if "grad_norm" in logs and not math.isnan(self._micro_squared_norm):
+            micro_batch = args.train_batch_size
+            batch = micro_batch * args.gradient_accumulation_steps * args.world_size
+            self._noise_scale.observe(
+                self._micro_squared_norm, float(logs["grad_norm"]) ** 2, small_batch=micro_batch, big_batch=batch
+            )
+            measured["noise_scale_samples"] = self._noise_scale.samples
+        return measured
+
+    def _hidden(self, model: nn.Module, args: TrainingArguments) -> Tensor:
+        """The last hidden state of the probe's tokens: (tokens, width)."""
+        batch = {name: tensor.to(args.device) for name, tensor in cast(Any, self._probe).items()}
+        with _evaluating(model), torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+            output = model(**batch, output_hidden_states=True)
+        states = output.get("hidden_states") or output["decoder_hidden_states"]
+        mask = batch.get("attention_mask")
+        rows = states[-1].flatten(0, -2).float()
+        return rows if mask is None or mask.numel() != len(rows) else rows[mask.flatten().bool()]
+
+    def _from_log(self, state: TrainerState) -> tuple[float, float]:
+        """The rank before the first update and the largest relative update of the run before a resume."""
+        entries = [entry for entry in state.log_history if PREFIX + "max_relative_update" in entry]
+        if not entries:
+            return math.nan, 0.0
+        last = entries[-1]
+        rank, ratio = (last.get(PREFIX + name, math.nan) for name in ("effective_rank", "effective_rank_ratio"))
+        return rank / ratio, last[PREFIX + "max_relative_update"]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradients and dropout; every module's mode and the random state are put back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _gives_hidden_states(model: nn.Module) -> bool:
+    return isinstance(getattr(model, "config", None), PretrainedConfig)
+
+
+def _probe_batch(dataloader: DataLoader) -> dict[str, Tensor] | None:
+    """The first samples of the training data, about PROBE_TOKENS in all; None for data that only streams."""
+    dataset = cast(Any, dataloader.dataset)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return None
+    with torch.random.fork_rng():  # a collator may mask at random
+        tokens = max(tensor.numel() for tensor in dataloader.collate_fn([dataset[0]]).values())
+        count = max(1, min(len(dataset), PROBE_TOKENS // tokens))
+        return dict(dataloader.collate_fn([dataset[index] for index in range(count)]))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """A sharded parameter's own shard; any other tensor as it is."""
+    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _squared_norm(gradients: Iterator[Tensor | None]) -> float:
+    present = [gradient for gradient in gradients if gradient is not None]
+    return float(torch.nn.utils.get_total_norm(present)) ** 2
+
+
+def _rectification(optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
+    betas = optimizer.param_groups[0].get("betas")
+    has_term = betas is not None and betas[1] > 0.6  # below it no update is ever rectified
+    return {"rectification": radam(step, betas[1])} if has_term else {}
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
