@@ -133,10 +133,12 @@ launch() {
     torch_sees=$("$python" -c 'import torch; print(torch.cuda.device_count())')
     ((torch_sees >= here)) || die "nvidia-smi lists $gpus GPUs and torch sees $torch_sees; install a torch that fits the driver."
   fi
+  export HFWARMUP_COMMAND=$asked  # for the run's record
   show env "${environment[@]}" "$python" -m accelerate.commands.launch "${flags[@]}" "$@"
   [[ $dry_run ]] || exec env "${environment[@]}" "$python" -m accelerate.commands.launch "${flags[@]}" "$@"
 }
 
+asked=$(show "$0" "$@")
 if [[ ${1:-} == --dry-run ]]; then dry_run=1; shift; fi
 case ${1-} in
   "") launch "$root/recipes/pretrain_clm.py" --config "$root/configs/pretrain_clm/stdlib.yaml" ;;

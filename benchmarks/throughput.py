@@ -89,10 +89,11 @@ def train(side: str, steps: int) -> dict[str, float]:
         WarmupArguments,
         plan_training,
     )
-    from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard
+    from hfwarmup.training.callbacks import NonFiniteGuard
     from hfwarmup.training.data import prepare_data
     from hfwarmup.training.model import build_model
     from hfwarmup.training.parsing import parse_arguments
+    from hfwarmup.training.recorder import RunRecorder
 
     ticks = []
 
@@ -118,8 +119,8 @@ def train(side: str, steps: int) -> dict[str, float]:
                 folder, max_steps=total, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True
             )
         else:
-            plan_training(args, warmup_args, num_samples=len(data.train))
-            callbacks += [NonFiniteGuard(), LearningRateRecorder()]
+            plan = plan_training(args, warmup_args, num_samples=len(data.train))
+            callbacks += [NonFiniteGuard(), RunRecorder(plan)]
         trainer = Trainer(model, args, default_data_collator, data.train, callbacks=callbacks)
         begin = time.perf_counter()
         trainer.train()

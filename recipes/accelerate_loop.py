@@ -35,13 +35,14 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, WarmupCallback
+from hfwarmup.training.callbacks import NonFiniteGuard, WarmupCallback
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -175,7 +176,7 @@ def main() -> None:
         logger.info("resumed from %s, at update %d of %d", checkpoint, state.global_step, plan.total_steps)
     state.max_steps, state.is_world_process_zero = plan.total_steps, accelerator.is_main_process
     state.compute_steps(args, plan.total_steps)
-    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), LearningRateRecorder()]
+    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), RunRecorder(plan)]
     callbacks = CallbackHandler(watch, model, data.tokenizer, optimizer, scheduler)
 
     # 8. Training. The update alone says where in which epoch the run is, so a resumed one goes on with the next sample.
@@ -215,6 +216,7 @@ def main() -> None:
                 callbacks.on_log(args, state, control, entry)
             if control.should_evaluate:
                 log(state, metrics := evaluate(accelerator, model, eval_loader))
+                callbacks.on_log(args, state, control, metrics)
                 callbacks.on_evaluate(args, state, control, metrics)
             if control.should_save:
                 save_checkpoint(accelerator, args, state)

@@ -40,7 +40,7 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
@@ -49,6 +49,7 @@ from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -233,6 +234,7 @@ def main() -> None:
 
     # 5. Training; some parameters may warm up sooner or later than the rest.
     metric_names = task_args.metrics or (["accuracy", "f1_macro", "matthews_correlation"] if names else ["mse", "mae"])
+    keeper = PlanKeeper(plan, warmup_args, num_samples=num_samples)
     trainer = Trainer(
         model=model,
         args=args,
@@ -241,7 +243,7 @@ def main() -> None:
         processing_class=tokenizer,
         data_collator=collator,
         compute_metrics=compute_metrics_with(metric_names, is_regression=not names),
-        callbacks=[PlanKeeper(plan, warmup_args, num_samples=num_samples), NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     if task_args.stretch:
         trainer.create_optimizer()

@@ -34,12 +34,13 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
 from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -205,6 +206,7 @@ def main() -> None:
 
     # 5. Training, on the loss of the completions alone. Before the first update the adapter adds nothing, so the
     #    first evaluation is that of the untouched checkpoint.
+    keeper = PlanKeeper(plan, warmup_args, num_samples=num_samples)
     trainer = SFTTrainer(
         model=model,
         args=args,
@@ -212,7 +214,7 @@ def main() -> None:
         eval_dataset=pairs["validation"],
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[PlanKeeper(plan, warmup_args, num_samples=num_samples), NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     trained, all_parameters = trainer.model.get_nb_trainable_parameters()
     share = f"{trained:,} of {all_parameters:,} parameters ({trained / all_parameters:.1%})"

@@ -37,12 +37,13 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import IGNORED_LABEL, prepare_data
 from hfwarmup.training.model import build_model
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -141,6 +142,7 @@ def main() -> None:
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
+    keeper = PlanKeeper(plan, warmup_args, **sizes)
     trainer = Trainer(
         model=model,
         args=args,
@@ -148,12 +150,7 @@ def main() -> None:
         eval_dataset=validation,
         processing_class=data.tokenizer,
         data_collator=default_data_collator,
-        callbacks=[
-            NewMasksEachEpoch(train),
-            PlanKeeper(plan, warmup_args, **sizes),
-            NonFiniteGuard(),
-            LearningRateRecorder(),
-        ],
+        callbacks=[NewMasksEachEpoch(train), keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 

@@ -39,7 +39,7 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
@@ -47,6 +47,7 @@ from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -208,6 +209,7 @@ def main() -> None:
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training; while it lasts, only the loss is evaluated.
+    keeper = PlanKeeper(plan, warmup_args, num_samples=len(train))
     trainer = Seq2SeqTrainer(
         model=model,
         args=args,
@@ -215,7 +217,7 @@ def main() -> None:
         eval_dataset=validation,
         processing_class=tokenizer,
         data_collator=collator,
-        callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 

@@ -21,10 +21,11 @@ from transformers import EvalPrediction, Trainer, default_data_collator, set_see
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
 from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, PlanKeeper
+from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -47,9 +48,7 @@ class TimeSeriesArguments:
     num_test_units: int = field(default=100, metadata={"help": "further ones, stopped before their failure"})
     validation_fraction: float = field(default=0.2, metadata={"help": "share of the training engines, in (0, 1)"})
     window_cycles: int = field(default=30, metadata={"help": "cycles that the model sees"})
-    window_stride: int = field(
-        default=1, metadata={"help": "cycles from one training or validation window to the next"}
-    )
+    window_stride: int = field(default=1, metadata={"help": "cycles from one window to the next"})
     max_rul: int = field(default=125, metadata={"help": "cycles at which RUL is clipped (Heimes 2008)"})
     hidden_size: int = field(default=16, metadata={"help": "channels of the CNN and of each direction of the LSTM"})
     dropout: float = field(default=0.3, metadata={"help": "share of the channels dropped around the LSTM, in [0, 1)"})
@@ -269,6 +268,7 @@ def main() -> None:
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
+    keeper = PlanKeeper(plan, warmup_args, num_samples=len(train))
     trainer = Trainer(
         model=model,
         args=args,
@@ -276,7 +276,7 @@ def main() -> None:
         eval_dataset=validation,
         data_collator=default_data_collator,
         compute_metrics=rul_metrics,
-        callbacks=[PlanKeeper(plan, warmup_args, num_samples=len(train)), NonFiniteGuard(), LearningRateRecorder()],
+        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer
 
 from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
-from hfwarmup.training.callbacks import LearningRateRecorder, read_learning_rates
+from hfwarmup.training.run_files import LEARNING_RATES, read_learning_rates
 from hfwarmup.training.scheduler import WarmupScheduler
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[
     The rates are those of the folder's `learning_rates.csv`, beyond its end those that a WarmupScheduler goes on with;
     `log_history` is the Trainer's. The first parameter group is shown.
     """
-    rows = read_learning_rates(folder / LearningRateRecorder.FILE)
+    rows = read_learning_rates(folder / LEARNING_RATES)
     planned, warmup_steps, name = [row[1] for row in rows], 0, type(scheduler).__name__
     if isinstance(scheduler, WarmupScheduler):
         spec = scheduler.spec

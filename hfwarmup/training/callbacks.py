@@ -1,14 +1,9 @@
-"""What happens around the updates of a Trainer: checks, the plateau's metric, the record of the learning rates."""
+"""What happens around the updates of a Trainer: checks, the plateau's metric, a plan made again."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import os
-import zlib
-from array import array
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +34,7 @@ class WarmupCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        scheduler = _warmup_scheduler(kwargs)
+        scheduler = own_scheduler(kwargs)
         if scheduler is None:
             self._check_replaced(args, kwargs["lr_scheduler"])
             return
@@ -54,17 +49,17 @@ class WarmupCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check_metric_found(_warmup_scheduler(kwargs))
+        self._check_metric_found(own_scheduler(kwargs))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check_metric_found(_warmup_scheduler(kwargs))
+        self._check_metric_found(own_scheduler(kwargs))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        scheduler = _warmup_scheduler(kwargs)
+        scheduler = own_scheduler(kwargs)
         if scheduler is None or self._mismatch_reported:
             return
         planned = scheduler.get_last_lr()
@@ -73,7 +68,7 @@ class WarmupCallback(TrainerCallback):
             self._report_mismatch(scheduler, state.global_step, planned, applied)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        scheduler = _warmup_scheduler(kwargs)
+        scheduler = own_scheduler(kwargs)
         if scheduler is None or not isinstance(scheduler.after, ReduceLROnPlateau):
             return
         metrics, name = kwargs["metrics"], scheduler.spec.resolved.metric
@@ -132,7 +127,7 @@ class PlanKeeper(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        scheduler, batch_size = _warmup_scheduler(kwargs), state.train_batch_size or args.train_batch_size
+        scheduler, batch_size = own_scheduler(kwargs), state.train_batch_size or args.train_batch_size
         global_batch_size = batch_size * args.world_size * args.gradient_accumulation_steps
         if (global_batch_size, state.max_steps) == (self.plan.global_batch_size, self.plan.total_steps):
             return
@@ -185,81 +180,6 @@ class NonFiniteGuard(TrainerCallback):
             )
 
 
-class LearningRateRecorder(TrainerCallback):
-    """Records the learning rate of every update in `learning_rates.csv` of the run: update, planned, applied.
-
-    At the end all ranks compare what they applied; a difference is an error, and rank 0 logs the agreement.
-    """
-
-    FILE = "learning_rates.csv"
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, float, float]] = []
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        path = Path(str(args.output_dir), self.FILE)
-        earlier = read_learning_rates(path) if state.global_step and path.exists() else []
-        self._rows = [row for row in earlier if row[0] < state.global_step]
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        scheduler = _warmup_scheduler(kwargs)
-        applied = float(kwargs["optimizer"].param_groups[0]["lr"])
-        planned = applied if scheduler is None else float(scheduler.get_last_lr()[0])
-        self._rows.append((state.global_step, planned, applied))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save:  # before the checkpoint, so that none is without its rows when the run is killed
-            self._write(args)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.on_step_end(args, state, control)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._write(args)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._write(args)
-        if not dist.is_initialized():
-            return
-        checksum = zlib.crc32(array("d", [row[2] for row in self._rows]).tobytes())
-        checksums: list[int] = [0] * dist.get_world_size()
-        dist.all_gather_object(checksums, checksum)
-        if len(set(checksums)) > 1:
-            raise RuntimeError(
-                f"the ranks applied different learning rates (checksums {checksums}); "
-                "look for an optimizer or callback that depends on the rank."
-            )
-        if is_rank_zero():
-            logger.info("all %d ranks applied the same %d learning rates", len(checksums), len(self._rows))
-
-    def _write(self, args: TrainingArguments) -> None:
-        if not is_rank_zero():
-            return
-        path = Path(str(args.output_dir), self.FILE)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("update", "planned", "applied"))
-            writer.writerows((update, repr(planned), repr(applied)) for update, planned, applied in self._rows)
-        os.replace(temporary, path)
-
-
-def read_learning_rates(path: Path) -> list[tuple[int, float, float]]:
-    """The rows of a `learning_rates.csv`: (0-based update, planned, applied)."""
-    with path.open(newline="") as file:
-        return [
-            (int(update), float(planned), float(applied)) for update, planned, applied in list(csv.reader(file))[1:]
-        ]
-
-
 def describe(scheduler: WarmupScheduler) -> str:
     """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
     spec = scheduler.spec
@@ -276,8 +196,8 @@ def is_rank_zero() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def _warmup_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
-    """The Trainer's scheduler if it is ours, out of accelerate's wrapper too."""
+def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
+    """The scheduler among a callback's arguments if it is of this package, out of accelerate's wrapper too."""
     scheduler = kwargs.get("lr_scheduler")
     scheduler = getattr(scheduler, "scheduler", scheduler)
     return scheduler if isinstance(scheduler, WarmupScheduler) else None

@@ -22,10 +22,10 @@ from transformers import EvalPrediction
 
 import hfwarmup
 from hfwarmup.training.arguments import DataArguments
-from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.training.run_files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_classification"

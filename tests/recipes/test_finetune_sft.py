@@ -29,10 +29,12 @@ from hfwarmup.training.arguments import (
     RecipeArguments,
     WarmupArguments,
 )
-from hfwarmup.training.callbacks import LearningRateRecorder, NonFiniteGuard, read_learning_rates
+from hfwarmup.training.callbacks import NonFiniteGuard
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.model import build_model
 from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.training.recorder import RunRecorder
+from hfwarmup.training.run_files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_sft"
@@ -159,7 +161,7 @@ def make_trainer(tmp_path_factory):
             eval_dataset=pairs["validation"].select(range(8)),
             processing_class=tokenizer,
             peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", **(lora or {})),
-            callbacks=[NonFiniteGuard(), LearningRateRecorder(), *callbacks],
+            callbacks=[NonFiniteGuard(), RunRecorder(), *callbacks],
         )
 
     return make

@@ -17,11 +17,11 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqT
 
 import hfwarmup
 from hfwarmup.training.arguments import DataArguments, ModelArguments, WarmupArguments
-from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
 from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.training.run_files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_seq2seq"

@@ -18,8 +18,8 @@ from transformers import Trainer
 
 import hfwarmup
 from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
-from hfwarmup.training.callbacks import read_learning_rates
 from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.training.run_files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_timeseries"

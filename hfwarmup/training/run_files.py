@@ -1,0 +1,80 @@
+"""The files in which a run keeps its record, written and read. Standard library only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RUN = "run.json"
+"""How the run was begun: command, plan, schedule, versions, device."""
+LOG = "log.jsonl"
+"""A line a log entry, in the order of the run."""
+LEARNING_RATES = "learning_rates.csv"
+"""The learning rate of each update, planned and applied."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file, so that whoever reads it meanwhile finds the old one or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    os.replace(temporary, path)
+
+
+def write_learning_rates(path: Path, rows: Iterable[tuple[int, float, float]]) -> None:
+    """Write (0-based update, planned, applied) as CSV, each learning rate to the last bit."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("update", "planned", "applied"))
+    writer.writerows((update, repr(planned), repr(applied)) for update, planned, applied in rows)
+    write_atomically(path, text.getvalue())
+
+
+def read_learning_rates(path: Path) -> list[tuple[int, float, float]]:
+    """The rows of a `learning_rates.csv`: (0-based update, planned, applied)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            (int(update), float(planned), float(applied)) for update, planned, applied in list(csv.reader(file))[1:]
+        ]
+
+
+def log_line(entry: Mapping[str, Any]) -> str:
+    """A log entry as a line of `log.jsonl`; numbers of torch and numpy become plain ones.
+
+    >>> log_line({"loss": 2.5, "step": 10})
+    '{"loss": 2.5, "step": 10}\\n'
+    """
+    return json.dumps(entry, default=_plain) + "\n"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a `log.jsonl`; a last line that is still being written is left out.
+
+    Raises ValueError with file and line where another line is not JSON.
+    """
+    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}:{number}: {line[:60]!r} is not JSON; remove the line.") from None
+    return entries
+
+
+def begins(earlier: Sequence[Mapping[str, Any]], update: int, command: str) -> list[dict[str, Any]]:
+    """The commands that made a run, with the update at which each took over; those that were undone are gone.
+
+    >>> begins([{"from_update": 0, "command": "train"}, {"from_update": 8, "command": "old"}], 4, "train --resume auto")
+    [{'from_update': 0, 'command': 'train'}, {'from_update': 4, 'command': 'train --resume auto'}]
+    """
+    kept = [dict(begin) for begin in earlier if begin["from_update"] < update]
+    return [*kept, {"from_update": update, "command": command}]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
