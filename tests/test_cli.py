@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
+from hfwarmup.recipe_files import recipe_names
+from hfwarmup.schedules.named import SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,11 +111,13 @@ def test_a_schedule_of_transformers_is_not_drawn(config):
     assert message.startswith("error: unknown schedule 'cosine'")
 
 
-def test_list_names_every_schedule():
-    from hfwarmup.schedules.named import SCHEDULES
-
+@pytest.mark.parametrize("columns", [80, 200])
+def test_list_names_every_recipe_and_every_schedule(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     output = run("list").output
-    assert [name for name in SCHEDULES if f"{name} " not in output] == []
+    entries = [line[2:].split()[0] for line in output.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert entries == [*recipe_names(), *SCHEDULES]
+    assert max(len(line) for line in output.splitlines() if line.startswith("  ")) <= columns
 
 
 def test_plan_and_plot_load_neither_torch_nor_transformers(config, tmp_path):

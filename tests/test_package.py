@@ -31,10 +31,13 @@ FLOORS = {
     "schedules": {"schedules"},
     "measuring": {"measuring"},
     "planning": {"planning", "schedules"},
-    "training": {"training", "planning", "schedules", "measuring"},
-    "tuning": {"tuning", "training", "planning", "schedules", "measuring"},
-    "reporting": {"reporting", "training", "planning", "schedules", "measuring"},
-}
+    "training": {"training", "planning", "schedules", "measuring", "recipe_files"},
+    "tuning": {"tuning", "training", "planning", "schedules", "measuring", "recipe_files"},
+    "reporting": {"reporting", "training", "planning", "schedules", "measuring", "recipe_files"},
+    "commands": {
+        "commands", "tuning", "reporting", "training", "planning", "schedules", "measuring", "recipe_files"
+    },
+}  # fmt: skip
 PURE = ("schedules", "measuring", "planning")
 """Folders whose functions are pure, so that a doctest can show each."""
 

@@ -1,0 +1,40 @@
+"""`hfwarmup plot`: the curve of one or more configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hfwarmup.commands.shared import PROCESSES, NumSamples, plan_settings
+
+
+def plot(
+    context: typer.Context,
+    configs: Annotated[list[Path], typer.Argument(help="one or more YAML files, in one picture", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="a .png, .svg or .csv; without it, text")
+    ] = None,
+    num_processes: Annotated[int, typer.Option(*PROCESSES, help="over all machines")] = 1,
+    num_samples: NumSamples = None,
+) -> None:
+    """The exact learning rate of every update of one or more configs."""
+    from hfwarmup.reporting.text import draw_text, write_csv
+
+    words = [*map(str, configs), *context.args]  # settings come after the configs, and typer cannot tell them apart
+    first = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
+    curves = {}
+    for path in map(Path, words[:first]):
+        settings = plan_settings(path, words[first:])
+        curves[path.stem] = settings.spec(settings.plan(num_processes=num_processes, num_samples=num_samples))
+    if output is None:
+        typer.echo("\n\n".join(draw_text(name, spec) for name, spec in curves.items()))
+    elif output.suffix == ".csv":
+        write_csv(output, curves)
+    elif output.suffix in (".png", ".svg"):
+        from hfwarmup.reporting.curves import plot_curves
+
+        plot_curves(output, curves)
+    else:
+        raise ValueError(f"output={output}: choose a name that ends in .png, .svg or .csv.")

@@ -1,0 +1,94 @@
+"""Where the recipes and their configs are: beside the package in a checkout, inside it when it is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from hfwarmup.schedules.options import did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = (_PACKAGE / "_recipes").is_dir()
+RECIPES = _PACKAGE / "_recipes" if _INSTALLED else _PACKAGE.parent / "recipes"
+CONFIGS = _PACKAGE / "_configs" if _INSTALLED else _PACKAGE.parent / "configs"
+
+_HEADER = re.compile(r"# recipe: (\w+)")
+
+
+def recipe_names() -> list[str]:
+    """The recipes, in the order of the alphabet.
+
+    >>> "pretrain_clm" in recipe_names()
+    True
+    """
+    return sorted(path.stem for path in RECIPES.glob("*.py"))
+
+
+def find_recipe(name: str) -> Path:
+    """The script of the recipe `name`; ValueError with the nearest name when there is none.
+
+    >>> find_recipe("pretrain_clm").name
+    'pretrain_clm.py'
+    """
+    if name not in recipe_names():
+        names = ", ".join(recipe_names())
+        raise ValueError(f"no recipe {name!r}{did_you_mean(name, recipe_names())} Choose one of {names}.")
+    return RECIPES / f"{name}.py"
+
+
+def config_folder(name: str) -> Path:
+    """The folder with the configs of the recipe `name`; ValueError as in `find_recipe`.
+
+    >>> (config_folder("pretrain_clm") / "smoke.yaml").is_file()
+    True
+    """
+    return CONFIGS / find_recipe(name).stem
+
+
+def recipe_of(config: Path) -> str | None:
+    """The recipe that a config is for, None where it cannot be told.
+
+    A run's own config.yaml says it in its first line, `# recipe: pretrain_clm`; any other is in the folder of its
+    recipe, `configs/pretrain_clm/`.
+
+    >>> recipe_of(config_folder("pretrain_clm") / "smoke.yaml")
+    'pretrain_clm'
+    """
+    script = find_script(config)
+    return None if script is None else script.stem
+
+
+def find_script(config: Path) -> Path | None:
+    """The script that a config is for, None where it cannot be told: see `recipe_of`.
+
+    A copy of one's own, `X/mine.py` or `X/recipes/mine.py` for `X/configs/mine/run.yaml`, comes before the recipe of
+    that name in the package.
+
+    >>> find_script(config_folder("pretrain_clm") / "smoke.yaml").name
+    'pretrain_clm.py'
+    """
+    folder = config.resolve().parent
+    name = _named_in(config) or folder.name
+    beside = folder.parent.parent
+    candidates = (beside / f"{name}.py", beside / "recipes" / f"{name}.py", RECIPES / f"{name}.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _named_in(config: Path) -> str | None:
+    """The recipe of the header of a run's own config."""
+    if not config.is_file():
+        return None
+    with config.open(encoding="utf-8", errors="replace") as file:
+        header = _HEADER.match(file.readline())
+    return header[1] if header else None
+
+
+def summary(script: Path) -> str:
+    """The first line of a script's docstring.
+
+    >>> summary(find_recipe("accelerate_loop"))
+    'The pretraining of pretrain_clm without a Trainer: a raw accelerate loop, with a named warmup schedule.'
+    """
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0]
