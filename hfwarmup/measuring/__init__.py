@@ -1,0 +1,1 @@
+"""What says whether the warmup is long enough: one measurement a file, pure functions."""
