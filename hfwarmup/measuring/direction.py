@@ -1,0 +1,83 @@
+"""The step that an optimizer would make, and the loss along it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+_MAGNIFIED = 2.0**20
+"""Learning rate at which the step is read: far above the weights, so that rounding them does not blur it."""
+
+
+def update_direction(optimizer: Optimizer, *, relative_lrs: Sequence[float] | None = None) -> list[Tensor]:
+    """d such that the next `optimizer.step()` would be theta - eta d, for the gradients that are there now.
+
+    It is read off a copy of the optimizer, so weights, gradients, state, hooks and schedulers are not touched. Moments,
+    bias corrections and weight decay are in it as the optimizer has them: AdamW's decoupled decay is the part
+    lambda theta, an L2 penalty is in the gradient. Holds for every optimizer whose step is proportional to its learning
+    rate (SGD, Adam, AdamW, RAdam, …); one that needs a closure cannot be read. Needs memory for a second copy of
+    weights, gradients and state.
+
+    Args:
+        optimizer: with gradients in `.grad`; a parameter without one has direction 0.
+        relative_lrs: learning rate of each group relative to eta; None: 1 in all.
+
+    Returns:
+        A tensor a parameter, in the order of the optimizer's groups.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> weight.grad = torch.tensor([0.5, -0.5])
+    >>> update_direction(torch.optim.SGD([weight], lr=0.1, weight_decay=1.0))
+    [tensor([1.5000, 1.5000])]
+    """
+    copied = copy.deepcopy(optimizer)
+    scales = [1.0] * len(optimizer.param_groups) if relative_lrs is None else relative_lrs
+    direction = []
+    for group, group_copy, scale in zip(optimizer.param_groups, copied.param_groups, scales, strict=True):
+        lr = _MAGNIFIED * scale
+        group_copy["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr
+        for parameter, parameter_copy in zip(group["params"], group_copy["params"], strict=True):
+            parameter_copy.grad = None if parameter.grad is None else parameter.grad.detach().clone()
+    copied.step()
+    for parameter, moved in zip(parameters_of(optimizer), parameters_of(copied), strict=True):
+        direction.append((parameter.detach() - moved.detach()) / _MAGNIFIED)
+    return direction
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters of all groups, in order.
+
+    >>> weights = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.ones(1))]
+    >>> [weight.item() for weight in parameters_of(torch.optim.SGD([{"params": [w]} for w in weights]))]
+    [0.0, 1.0]
+    """
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def loss_along(
+    parameters: Sequence[Tensor], direction: Sequence[Tensor], loss: Callable[[], float]
+) -> Callable[[float], float]:
+    """eta -> `loss()` at theta - eta d. After each call the weights are the old ones, to the last bit.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> loss_at = loss_along([weight], [torch.tensor([2.0])], lambda: float(weight**2))
+    >>> loss_at(0.25), weight.item()
+    (0.25, 1.0)
+    """
+    weights = [parameter.detach().clone() for parameter in parameters]
+
+    @torch.no_grad()
+    def loss_at(lr: float) -> float:
+        try:
+            for parameter, weight, step in zip(parameters, weights, direction, strict=True):
+                parameter.copy_(weight - lr * step)
+            return loss()
+        finally:
+            for parameter, weight in zip(parameters, weights, strict=True):
+                parameter.copy_(weight)
+
+    return loss_at

@@ -1,0 +1,183 @@
+"""Products of the Hessian with a vector, by double backward or differences of gradients; on whole or sharded weights.
+
+Vectors are flat: the elements of all parameters in order, on sharded parameters those of this rank's shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+Method = Literal["auto", "double backward", "finite differences"]
+
+
+class HessianProduct:
+    """v -> H v for the Hessian of a loss at the current weights, mean over the ranks where there are several.
+
+    Double backward is exact and keeps the graph of one gradient, from which each product is one more backward pass.
+    Finite differences, (g(theta + e v) - g(theta - e v)) / 2e with e = eps^(1/3) / |v| and eps the precision of the
+    weights, take two gradients a product and work with every kernel: fused attention has no double backward
+    (pytorch#116350), nor have sharded parameters. `auto` tries the first and falls back to the second.
+
+    Every rank must call it, each with its own batch. Weights are moved in finite differences and are put back to the
+    last bit; `.grad` is left as it is.
+
+    Args:
+        loss: the loss of one batch as a function of nothing but the weights (dropout off), a scalar with its graph.
+        parameters: what to differentiate by.
+        method: double backward, finite differences, or auto.
+
+    Raises:
+        ValueError: finite differences on weights of less than single precision, where the step would be lost.
+
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+    >>> product = HessianProduct(lambda: (torch.tensor([1.0, 2.0, 7.0]) * x**2).sum() / 2, [x])
+    >>> product(torch.tensor([1.0, 0.0, 1.0])), product.method
+    (tensor([1., 0., 7.]), 'double backward')
+    """
+
+    def __init__(self, loss: Callable[[], Tensor], parameters: Sequence[Tensor], *, method: Method = "auto") -> None:
+        self._loss, self._parameters = loss, list(parameters)
+        self.method: Method = "finite differences" if method == "auto" and is_sharded(parameters) else method
+        self._gradient: list[Tensor] = []
+        self.count = 0
+        """products made"""
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        self.count += 1
+        if self.method != "finite differences":
+            try:
+                product = self._by_double_backward(vector)
+            except RuntimeError as error:
+                if self.method != "auto" or "derivative for" not in str(error):
+                    raise
+                self._gradient = []
+            else:
+                self.method = "double backward"
+                return product
+        self.method = "finite differences"
+        return self._by_finite_differences(vector)
+
+    def _by_double_backward(self, vector: Tensor) -> Tensor:
+        if not self._gradient:
+            self._gradient = list(
+                torch.autograd.grad(self._loss(), self._parameters, create_graph=True, materialize_grads=True)
+            )
+        chunks = vector.split([parameter.numel() for parameter in self._parameters])
+        rows = zip(self._gradient, chunks, strict=True)
+        pairs = [(gradient, chunk.view_as(gradient)) for gradient, chunk in rows if gradient.requires_grad]
+        if not pairs:
+            return torch.zeros_like(vector)
+        outputs, weights = zip(*pairs, strict=True)
+        products = torch.autograd.grad(
+            outputs, self._parameters, grad_outputs=weights, retain_graph=True, materialize_grads=True
+        )
+        return mean_over_ranks(flatten(products))
+
+    @torch.no_grad()
+    def _by_finite_differences(self, vector: Tensor) -> Tensor:
+        precision = torch.finfo(vector.dtype).eps
+        if precision > torch.finfo(torch.float32).eps:
+            raise ValueError(f"finite differences are lost in {vector.dtype} weights; measure in float32.")
+        norm = total_over_shards((vector @ vector).reshape(1), self._parameters).sqrt().item()
+        if norm == 0.0:
+            return torch.zeros_like(vector)
+        weights, step = flatten(self._parameters), precision ** (1 / 3) / norm
+        try:
+            self._write(weights + step * vector)
+            ahead = flatten(gradient(self._loss, self._parameters))
+            self._write(weights - step * vector)
+            behind = flatten(gradient(self._loss, self._parameters))
+        finally:
+            self._write(weights)
+        return (ahead - behind) / (2 * step)
+
+    def _write(self, weights: Tensor) -> None:
+        chunks = weights.split([_local(parameter).numel() for parameter in self._parameters])
+        for parameter, chunk in zip(self._parameters, chunks, strict=True):
+            _local(parameter).copy_(chunk.view_as(_local(parameter)))
+
+
+def gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of `loss()`, mean over the ranks where there are several; `.grad` is left as it is.
+
+    >>> x = torch.nn.Parameter(torch.tensor([3.0]))
+    >>> gradient(lambda: (x**2).sum(), [x]), x.grad
+    ([tensor([6.])], None)
+    """
+    if is_sharded(parameters):  # the sharded parameters are not in the graph: a backward pass reduces into their .grad
+        return _gradient_of_shards(loss, parameters)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(loss(), list(parameters), materialize_grads=True)
+    return [mean_over_ranks(each) for each in gradients]
+
+
+def _gradient_of_shards(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    before = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        with torch.enable_grad():
+            loss().backward()
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    finally:
+        for parameter, grad in zip(parameters, before, strict=True):
+            parameter.grad = grad
+    return found
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """The elements of all tensors in one vector; of sharded ones those on this rank.
+
+    >>> flatten([torch.ones(2, 2), torch.zeros(1)])
+    tensor([1., 1., 1., 1., 0.])
+    """
+    return torch.cat([_local(tensor.detach()).reshape(-1) for tensor in tensors])
+
+
+def is_sharded(parameters: Sequence[Tensor]) -> bool:
+    """Whether the parameters are shards, as `fully_shard` makes them; ValueError where only some are.
+
+    >>> is_sharded([torch.zeros(1)])
+    False
+    """
+    layouts = {str(p.placements) if isinstance(p, DTensor) else "" for p in parameters}
+    if len(layouts) > 1:
+        raise ValueError(f"parameters of {len(layouts)} layouts ({', '.join(layouts)}); shard all of them alike.")
+    return layouts != {""}
+
+
+def total_over_shards(sums: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Sums over this rank's elements -> sums over all elements; the same tensor where nothing is sharded.
+
+    >>> total_over_shards(torch.ones(1), [torch.zeros(3)])
+    tensor([1.])
+    """
+    first = next(iter(parameters))
+    if isinstance(first, DTensor):
+        for axis, placement in enumerate(first.placements):
+            if isinstance(placement, Shard):
+                dist.all_reduce(sums, group=first.device_mesh.get_group(axis))
+    return sums
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean over all ranks, in place; the same tensor where there is one rank.
+
+    >>> mean_over_ranks(torch.ones(1))
+    tensor([1.])
+    """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
+
+
+def _local(tensor: Tensor) -> Tensor:
+    with torch.no_grad():
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor

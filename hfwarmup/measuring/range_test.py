@@ -1,0 +1,81 @@
+"""Smith's learning-rate range test: train for a few updates while the learning rate climbs, and watch the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeTest:
+    """The loss under a climbing learning rate."""
+
+    points: tuple[tuple[float, float], ...]
+    """(learning rate of an update, smoothed loss before it)"""
+    steepest: float
+    """learning rate at which the smoothed loss falls fastest; nan when it never falls"""
+    lowest: float
+    """learning rate at which the smoothed loss is lowest; nan when it never falls"""
+
+
+def lr_range_test(
+    update_at: Callable[[float], float],
+    *,
+    low: float,
+    high: float,
+    updates: int,
+    smoothing: float = 0.9,
+    stop_factor: float = 4.0,
+) -> RangeTest:
+    """Run `updates` updates at learning rates that climb geometrically from `low` to `high`.
+
+    The loss is smoothed by an exponential mean with `smoothing` and bias correction; the test ends early when it is
+    `stop_factor` times its lowest value or not finite. Peaks to try lie between `steepest` and `lowest`.
+
+    Args:
+        update_at: makes one update at a learning rate and returns the loss of its batch before it.
+        low, high: first and last learning rate.
+        updates: how many, 3 or more.
+
+    Raises:
+        ValueError: low and high are not 0 < low < high, or updates is below 3.
+
+    Source: Smith 2017, arXiv:1506.01186, section 3.3, with geometric steps.
+
+    >>> x = [1.0]
+    >>> def update_at(lr):  # gradient descent on x'7x/2
+    ...     loss = 3.5 * x[0] ** 2
+    ...     x[0] -= lr * 7 * x[0]
+    ...     return loss
+    >>> found = lr_range_test(update_at, low=1e-4, high=10, updates=60, smoothing=0)
+    >>> found.steepest < found.lowest, f"{found.lowest:.3f} above {2 / 7:.3f}, where it begins to rise"
+    (True, '0.298 above 0.286, where it begins to rise')
+    """
+    if not 0.0 < low < high < math.inf:
+        raise ValueError(f"low={low}, high={high}: give finite learning rates with 0 < low < high.")
+    if updates < 3:
+        raise ValueError(f"updates={updates}: give 3 or more.")
+    points: list[tuple[float, float]] = []
+    mean, lowest_loss = 0.0, math.inf
+    for update in range(updates):
+        lr = low * (high / low) ** (update / (updates - 1))
+        mean = smoothing * mean + (1 - smoothing) * update_at(lr)
+        loss = mean / (1 - smoothing ** (update + 1))
+        if not loss <= stop_factor * lowest_loss:
+            break
+        points.append((lr, loss))
+        lowest_loss = min(lowest_loss, loss)
+    return RangeTest(points=tuple(points), steepest=_steepest(points), lowest=_lowest(points))
+
+
+def _steepest(points: list[tuple[float, float]]) -> float:
+    falls = [(after - before, lr) for (lr, before), (_, after) in pairwise(points)]
+    fall, lr = min(falls, default=(0.0, math.nan))
+    return lr if fall < 0.0 else math.nan
+
+
+def _lowest(points: list[tuple[float, float]]) -> float:
+    lr, loss = min(points, key=lambda point: point[1], default=(math.nan, math.nan))
+    return lr if points and loss < points[0][1] else math.nan
