@@ -4,9 +4,9 @@
     python benchmarks/predictors.py table                                 the tables of docs/predictors.md
 
 A cell is a run: a rig, a peak learning rate, a warmup, a seed, always `warmup_cosine`, watched by `watch_warmup`. Its
-price is its final validation loss less the best one of its rig, peak and seed over all warmups. Each measurement is read
-at 10% and at 25% of the run and ranked against the prices of the rig's cells (Spearman's rho over peaks, warmups and
-seeds together).
+price is its final validation loss less the best one of its rig, peak and seed over all warmups. Each measurement is
+read at 10% and at 25% of the run and ranked against the prices of the rig's cells (Spearman's rho over peaks, warmups
+and seeds together).
 """
 
 from __future__ import annotations

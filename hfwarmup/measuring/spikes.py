@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import Literal
 
@@ -115,7 +116,7 @@ def _z_score(past: Sequence[float], value: float) -> float:
     finite = [log for log in past if math.isfinite(log)]
     if len(finite) < MIN_HISTORY:
         return math.nan
-    step = median(later - earlier for earlier, later in zip(finite[:-1], finite[1:], strict=True))
+    step = median(later - earlier for earlier, later in pairwise(finite))
     expected = [log + step * (len(finite) - place) for place, log in enumerate(finite)]
     centre = median(expected)
     spread = MAD_TO_SIGMA * median(abs(log - centre) for log in expected)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerCont
 
 from hfwarmup.measuring.noise_scale import NoiseScale
 from hfwarmup.measuring.representation import angle, effective_rank, relative_change
+from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.schedules.shapes import radam
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class WarmupMonitor(TrainerCallback):
     * `warmup/noise_scale_samples`: from the micro-batches of gradient accumulation, where there is any.
 
     Dropout is off while it measures, and modes, random state and gradients are as before: on one process a run with it
-    and one without end with the same weights, bit by bit. What it needs of an earlier part of a resumed run is in the log.
+    and one without end with the same weights, bit by bit. A resumed run finds what it needs of its past in the log. Of
+    sharded weights each rank measures its own shards, and rank 0 logs.
     """
 
     def __init__(self) -> None:
@@ -142,7 +143,9 @@ class WarmupMonitor(TrainerCallback):
             "representation_change": relative_change(self._hidden_before, hidden),
         }
 
-    def _of_the_gradient(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> dict[str, float]:
+    def _of_the_gradient(
+        self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]
+    ) -> dict[str, float]:
         norms = [float(entry["grad_norm"]) for entry in state.log_history if "grad_norm" in entry]
         measured = {}
         if norms and args.max_grad_norm > 0:
@@ -159,7 +162,11 @@ class WarmupMonitor(TrainerCallback):
     def _hidden(self, model: nn.Module, args: TrainingArguments) -> Tensor:
         """The last hidden state of the probe's tokens: (tokens, width)."""
         batch = {name: tensor.to(args.device) for name, tensor in cast(Any, self._probe).items()}
-        with _evaluating(model), torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+        with (
+            undisturbed(model),
+            torch.no_grad(),
+            torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16),
+        ):
             output = model(**batch, output_hidden_states=True)
         states = output.get("hidden_states") or output["decoder_hidden_states"]
         mask = batch.get("attention_mask")
@@ -174,19 +181,6 @@ class WarmupMonitor(TrainerCallback):
         last = entries[-1]
         rank, ratio = (last.get(PREFIX + name, math.nan) for name in ("effective_rank", "effective_rank_ratio"))
         return rank / ratio, last[PREFIX + "max_relative_update"]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without gradients and dropout; every module's mode and the random state are put back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _gives_hidden_states(model: nn.Module) -> bool:
@@ -216,8 +210,9 @@ def _squared_norm(gradients: Iterator[Tensor | None]) -> float:
 
 def _rectification(optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
     betas = optimizer.param_groups[0].get("betas")
-    has_term = betas is not None and betas[1] > 0.6  # below it no update is ever rectified
-    return {"rectification": radam(step, betas[1])} if has_term else {}
+    if betas is None or betas[1] <= 0.6:  # below it no update is ever rectified
+        return {}
+    return {"rectification": radam(step, betas[1])}
 
 
 def _is_power_of_two(number: int) -> bool:
