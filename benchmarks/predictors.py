@@ -16,16 +16,20 @@ import itertools
 import json
 import math
 import multiprocessing
-import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from hfwarmup.measuring.spikes import robust_z_scores
+
+PREFIX = "warmup/"
 RESULTS = Path("runs/predictors/cells.jsonl")
 WARMUP_SHARES = (0.0, 0.02, 0.10, 0.25, 0.5)
 CHECK_SHARES = (0.0, 0.10)
+READ_AT = (0.10, 0.25)
 STDLIB = {"vocab_size": 4096}
 
 
@@ -246,15 +250,87 @@ def run(rigs: list[str], workers: int) -> None:
             print(f"{number}/{len(waiting)} {place}: {row['final_loss']:.4f}", flush=True)
 
 
+def read_cells() -> pd.DataFrame:
+    """A row a cell: its settings, its price (nats) and the log of its training."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    table = pd.DataFrame(rows).drop_duplicates(["rig", "peak", "warmup_share", "seed"], keep="last")
+    table["final_loss"] = table["final_loss"].fillna(math.inf)  # diverged: worse than all that did not
+    table["price"] = table["final_loss"] - table.groupby(["rig", "peak", "seed"])["final_loss"].transform("min")
+    return table
+
+
+def measurements(log: list[dict[str, Any]], share: float) -> dict[str, float]:
+    """What had been measured when `share` of the run was done."""
+    steps = max(entry["step"] for entry in log)
+    entries = [entry for entry in log if "loss" in entry and entry["step"] <= share * steps]
+    measured = [entry for entry in entries if PREFIX + "relative_update" in entry]
+    if not measured:  # stopped by a loss that is not finite
+        return {}
+    last = {name.removeprefix(PREFIX): value for name, value in measured[-1].items() if name.startswith(PREFIX)}
+    losses = [entry["loss"] for entry in entries]
+    return {
+        "effective rank / its start": last["effective_rank_ratio"],
+        "lowest effective rank / its start": min(entry[PREFIX + "effective_rank_ratio"] for entry in measured),
+        "largest relative update": last["max_relative_update"],
+        "relative update": last["relative_update"],
+        "angle of the update": last["angle"],
+        "change of the representation": last["representation_change"],
+        "lowest gradient norm": min(entry["grad_norm"] for entry in entries),
+        "share of clipped updates": last.get("clipped_share", math.nan),
+        "training loss": sum(losses[-5:]) / len(losses[-5:]),
+        "largest loss z-score": max((z for z in robust_z_scores(losses) if not math.isnan(z)), default=math.nan),
+    }
+
+
+def predictor_table(cells_done: pd.DataFrame) -> str:
+    """Spearman's rho of each measurement with the price, a column a rig and a share of the run."""
+    columns = {}
+    for rig, share in itertools.product(RIGS, READ_AT):
+        of_rig = cells_done[(cells_done["rig"] == rig) & cells_done["seed"].isin((0, 1)) & _in_grid(cells_done)]
+        if len(of_rig) == 0:
+            continue
+        read = pd.DataFrame([measurements(log, share) for log in of_rig["log"]], index=of_rig.index)
+        ranked = read.rank().corrwith(of_rig["price"].rank())
+        columns[f"{rig}, {share:.0%} of {len(of_rig)} runs"] = ranked
+    table = pd.DataFrame(columns)
+    lines = ["| measurement | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{rho:+.2f}" for rho in row) + " |" for name, row in table.iterrows()]
+    return "\n".join(lines)
+
+
+def loss_table(cells_done: pd.DataFrame) -> str:
+    """Final validation losses, the mean over the seeds, a column a warmup."""
+    means = cells_done.pivot_table(index=["rig", "peak"], columns="warmup_share", values="final_loss", sort=False)
+    lines = ["| rig | peak | " + " | ".join(f"T_w {share:.0%}" for share in means.columns) + " |"]
+    lines += ["|---" * (len(means.columns) + 2) + "|"]
+    for (rig, peak), row in means.iterrows():
+        cells_of_row = ["diverged" if math.isinf(loss) else "" if math.isnan(loss) else f"{loss:.3f}" for loss in row]
+        lines.append(f"| {rig} | {peak:g} | " + " | ".join(cells_of_row) + " |")
+    return "\n".join(lines)
+
+
+def _in_grid(cells_done: pd.DataFrame) -> pd.Series:
+    return pd.Series([peak in RIGS[rig].peaks for rig, peak in zip(cells_done["rig"], cells_done["peak"], strict=True)])
+
+
+def table() -> None:
+    """The tables of docs/predictors.md."""
+    done = read_cells()
+    print("## Final validation loss, nats\n", loss_table(done), "\n## Spearman's rho with the price\n", sep="\n")
+    print(predictor_table(done))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--rig", nargs="+", choices=RIGS, default=list(RIGS))
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    commands: dict[str, Callable[[], None]] = {"run": lambda: run(options.rig, options.workers)}
-    commands[options.command]()
+    if options.command == "run":
+        run(options.rig, options.workers)
+    else:
+        table()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

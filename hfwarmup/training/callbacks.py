@@ -203,6 +203,12 @@ def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
     return scheduler if isinstance(scheduler, WarmupScheduler) else None
 
 
+def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> int:
+    """Updates to the peak, under a schedule of this package or of transformers."""
+    scheduler = own_scheduler(kwargs)
+    return args.get_warmup_steps(state.max_steps) if scheduler is None else scheduler.spec.num_warmup_steps
+
+
 def _same_on_all_ranks(metric: float) -> float:
     """Rank 0's value, so that a metric that differs in its last bit cannot split the learning rates."""
     if not dist.is_initialized():

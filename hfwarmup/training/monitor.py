@@ -15,7 +15,9 @@ from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerCont
 from hfwarmup.measuring.noise_scale import NoiseScale
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.undisturbed import undisturbed
+from hfwarmup.measuring.verdict import READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
+from hfwarmup.training.callbacks import is_rank_zero, planned_warmup_steps
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class WarmupMonitor(TrainerCallback):
         self._initial_rank = math.nan
         self._max_update = 0.0
         self._noise_scale = NoiseScale()
+        self._judged = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,6 +76,7 @@ class WarmupMonitor(TrainerCallback):
         self._micro_squared_norm = math.nan
         self._noise_scale = NoiseScale()
         self._initial_rank, self._max_update = self._from_log(state)
+        self._judged = state.global_step >= READ_AT * state.max_steps
         if state.global_step == 0 and self._probe is not None:
             self._initial_rank = effective_rank(self._hidden(model, args))
 
@@ -123,6 +127,21 @@ class WarmupMonitor(TrainerCallback):
         logs.update(values)
         state.log_history[-1].update(values)
         self._measured, self._micro_squared_norm = {}, math.nan
+        self._judge(args, state, kwargs)
+
+    def _judge(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
+        """One warning, when so much of the run is done that a too-short warmup shows."""
+        if self._judged or state.global_step < READ_AT * state.max_steps:
+            return
+        self._judged = True
+        diagnosis = diagnose(
+            state.log_history,
+            total_steps=state.max_steps,
+            warmup_steps=planned_warmup_steps(args, state, kwargs),
+            peak_lr=max(float(group["initial_lr"]) for group in kwargs["optimizer"].param_groups),
+        )
+        if diagnosis.verdict in ("too short", "peak too high") and is_rank_zero():
+            logger.warning("%s", diagnosis)
 
     def _is_marked(self, args: TrainingArguments, state: TrainerState) -> bool:
         """Whether the update under way is measured: the first one that is logged at or after a mark."""

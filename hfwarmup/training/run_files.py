@@ -14,6 +14,8 @@ RUN = "run.json"
 """How the run was begun: command, plan, schedule, versions, device."""
 LOG = "log.jsonl"
 """A line a log entry, in the order of the run."""
+DIAGNOSIS = "diagnosis.json"
+"""What `hfwarmup diagnose` said of the run."""
 LEARNING_RATES = "learning_rates.csv"
 """The learning rate of each update, planned and applied."""
 

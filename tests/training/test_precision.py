@@ -140,7 +140,8 @@ def test_auto_compiles_the_runs_that_are_long_enough(
     seconds = accumulation * total_steps
     assert (args.torch_compile, args.torch_compile_backend) == (compiles, backend)
     assert said == (
-        f"torch_compile {str(compiles).lower()}: about {seconds} s uncompiled, saves at least {3 / 23 * seconds:.0f} s, "
+        f"torch_compile {str(compiles).lower()}: about {seconds} s uncompiled, "
+        f"saves at least {3 / 23 * seconds:.0f} s, "
         "costs up to 150 s"
     )
 
