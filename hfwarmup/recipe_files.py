@@ -92,3 +92,48 @@ def summary(script: Path) -> str:
     """
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def packs_blocks(script: Path) -> bool:
+    """Whether each sample of a recipe has block_size tokens: it then tells its plan the tokens of a sample.
+
+    >>> packs_blocks(find_recipe("pretrain_clm")), packs_blocks(find_recipe("finetune_sft"))
+    (True, False)
+    """
+    return "tokens_per_sample" in script.read_text(encoding="utf-8")
+
+
+def recipes_with(setting: str) -> list[str]:
+    """The recipes that have a setting of their own, or one of this package's arguments, under this name.
+
+    Settings of transformers' TrainingArguments are not looked at; every recipe has those.
+
+    >>> recipes_with("window_cycles"), recipes_with("mlm_probability")
+    (['train_timeseries'], ['pretrain_mlm'])
+    """
+    return [name for name in recipe_names() if setting in _settings_of(find_recipe(name))]
+
+
+def _settings_of(script: Path) -> set[str]:
+    """The fields of the classes that a script declares, and of those that it imports from this package's arguments."""
+    shared, own = _declared(_PACKAGE / "training" / "arguments.py"), _declared(script)
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "hfwarmup.training.arguments"
+        for alias in node.names
+    }
+    return set().union(*own.values(), *(shared[name] for name in imported & shared.keys()))
+
+
+def _declared(script: Path) -> dict[str, set[str]]:
+    """Class -> the names that its body annotates."""
+    return {
+        node.name: {
+            statement.target.id
+            for statement in node.body
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        }
+        for node in ast.parse(script.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }

@@ -142,7 +142,9 @@ class WarmupMonitor(TrainerCallback):
             "representation_change": relative_change(self._hidden_before, hidden),
         }
 
-    def _of_the_gradient(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> dict[str, float]:
+    def _of_the_gradient(
+        self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]
+    ) -> dict[str, float]:
         norms = [float(entry["grad_norm"]) for entry in state.log_history if "grad_norm" in entry]
         measured = {}
         if norms and args.max_grad_norm > 0:
