@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from hfwarmup.schedules.options import did_you_mean
 
@@ -82,6 +85,29 @@ def _named_in(config: Path) -> str | None:
     with config.open(encoding="utf-8", errors="replace") as file:
         header = _HEADER.match(file.readline())
     return header[1] if header else None
+
+
+def import_script(script: Path) -> ModuleType:
+    """A script as a module: what it declares, without running it; what lies beside it can be imported as well.
+
+    Raises ValueError when a package is missing that it needs.
+    """
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[script.stem] = module  # its dataclasses look their types up there
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{script.name} needs {error.name}, which is not installed; pip install 'hfwarmup[sft]' brings what the "
+            "recipes need."
+        ) from None
+    finally:
+        sys.path.pop(0)
+    return module
 
 
 def summary(script: Path) -> str:

@@ -20,6 +20,8 @@ from hfwarmup.recipe_files import find_script, packs_blocks
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes every setting as --key value."""
 PROCESSES = ("--num_processes", "--num-processes")
+DEFAULTS = {"model": "", "block_size": 256}
+"""What a recipe has where its config is silent and a PlanSettings knows nothing."""
 ConfigArgument = Annotated[Path, typer.Argument(help="a recipe's YAML file", show_default=False)]
 NumSamples = Annotated[
     int | None, typer.Option("--num_samples", "--num-samples", help="size of the training set, for runs in epochs")
@@ -52,10 +54,15 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     texts += [unknown_key(key, known, flags[key]) for key in _missed(flags)]
     if texts:
         raise ConfigError(texts)
-    settings = {"model": "", **in_file.values, **flags}
-    if (script := find_script(config)) is not None and not packs_blocks(script):
-        settings["block_size"] = None  # the longest sample there, not each
-    return PlanSettings.pick(settings)
+    script = find_script(config)
+    defaults = {} if script is None else DEFAULTS
+    return pick_settings({**defaults, **in_file.values, **flags}, script)
+
+
+def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
+    """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
+    packed = script is None or packs_blocks(script)
+    return PlanSettings.pick({**settings, **({} if packed else {"block_size": None})})
 
 
 def _missed(settings: Mapping[str, Any]) -> list[str]:

@@ -79,7 +79,7 @@ class PlanSettings:
         own, when `global_batch_size` does not divide, or when the length of the run cannot be known.
         """
         if mistakes := self.mistakes():
-            raise ValueError("\n".join(mistakes))
+            raise ValueError("\n".join(message for _, message in mistakes))
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
@@ -102,14 +102,19 @@ class PlanSettings:
         plan = plan if d_model is None else _absolute_peak(plan, d_model)
         return self._with_caveats(self._with_curve(plan))
 
-    def mistakes(self) -> list[str]:
-        """What is wrong with the settings whatever the data and the number of processes, one line each."""
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
+        checks = {
+            "warmup": (self._check_one_warmup, self._check_warmup),
+            "lr_scheduler_type": (self._check_name,),
+            "lr_scheduler_kwargs": (self._check_options,),
+        }
         found = []
-        for check in (self._check_one_warmup, self._check_warmup, self._check_schedule):
+        for setting, check in ((setting, check) for setting, of_it in checks.items() for check in of_it):
             try:
                 check()
             except ValueError as error:
-                found.append(str(error))
+                found.append((setting, str(error)))
         return found
 
     def spec(self, plan: Plan) -> ScheduleSpec:
@@ -135,6 +140,12 @@ class PlanSettings:
         if name not in SCHEDULES:
             return False
         return {**SCHEDULES[name].defaults, **self._curve_options()}.get("warmup") in BETA2_WARMUPS
+
+    @property
+    def needs_num_samples(self) -> bool:
+        """Whether the plan depends on the size of the training set: the run or its warmup is given in epochs."""
+        in_epochs = self.warmup != "" and parse_duration(self.warmup).unit == "epochs"
+        return self.max_steps <= 0 or in_epochs
 
     def accumulation(self, num_processes: int) -> int:
         """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `global_batch_size`."""
@@ -208,10 +219,13 @@ class PlanSettings:
         if self.warmup != "":
             parse_duration(self.warmup)
 
-    def _check_schedule(self) -> None:
-        name = self.lr_scheduler_type
-        if name not in TRANSFORMERS_SCHEDULES and own_factory(name) is None:
-            resolve_options(name, self._curve_options())
+    def _check_name(self) -> None:
+        if self.lr_scheduler_type not in TRANSFORMERS_SCHEDULES:
+            own_factory(self.lr_scheduler_type)
+
+    def _check_options(self) -> None:
+        if self.lr_scheduler_type in SCHEDULES:
+            resolve_options(self.lr_scheduler_type, self._curve_options())
 
     def _check_one_warmup(self) -> None:
         if self.warmup == "":

@@ -57,10 +57,13 @@ class Given:
             origin = DEFAULT
         return Setting(name=name, value=getattr(value, "value", value), origin=origin)
 
-    def contradict(self, message: str) -> None:
-        """A finding on settings that do not go together; it gets the line of the first that is in the file."""
+    def contradict(self, message: str, setting: str = "") -> None:
+        """A finding on settings that do not go together; it gets the line of the first that is in the file.
+
+        That is `setting`, or one that the message names.
+        """
         text = " ".join(message.split())
-        named = [*re.findall(r"\b(\w+)=", text), *re.findall(r"\w+", text)]
+        named = [setting] if setting else [*re.findall(r"\b(\w+)=", text), *re.findall(r"\w+", text)]
         found = text
         if self._file is not None:
             in_file = [name for name in named if name in self._file.values and name not in self._flags]

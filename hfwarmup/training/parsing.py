@@ -6,12 +6,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from hfwarmup.planning.config import ConfigError
 from hfwarmup.planning.settings import PlanSettings
@@ -61,16 +62,27 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
 
 def _fill(types: Sequence[type], values: Mapping[str, Any], given: Given) -> list[Any]:
     """The dataclasses; what they and the plan have against the values becomes a finding."""
-    filled: list[Any] = []
-    for kind in types:
-        try:
-            filled.append(kind(**{name: values[name] for name in _names(kind)}))
-        except ValueError as error:
-            given.contradict(str(error))
     if {"warmup", "lr_scheduler_type"} <= values.keys():
-        for mistake in _plan_settings(values).mistakes():
-            given.contradict(mistake)
-    return filled
+        for setting, mistake in _plan_settings(values).mistakes():
+            given.contradict(mistake, setting)
+    filled: dict[type, Any] = {}
+    for kind in sorted(types, key=lambda kind: issubclass(kind, TrainingArguments)):
+        with _one_process() if given.findings else nullcontext():
+            try:
+                filled[kind] = kind(**{name: values[name] for name in _names(kind)})
+            except ValueError as error:
+                given.contradict(str(error))
+    return [filled[kind] for kind in types if kind in filled]
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """TrainingArguments made here join no process group: this process will end with what is wrong."""
+    launched = {name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(launched)
 
 
 def _plan_settings(values: Mapping[str, Any]) -> PlanSettings:

@@ -15,7 +15,7 @@ from hfwarmup.cli import app
 from hfwarmup.recipe_files import recipe_names
 from hfwarmup.schedules.named import SCHEDULES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """\
 learning_rate: 2e-3
