@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from hfwarmup.schedules.options import did_you_mean
 
@@ -84,6 +87,29 @@ def _named_in(config: Path) -> str | None:
     return header[1] if header else None
 
 
+def import_script(script: Path) -> ModuleType:
+    """A script as a module: what it declares, without running it; what lies beside it can be imported as well.
+
+    Raises ValueError when a package is missing that it needs.
+    """
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[script.stem] = module  # its dataclasses look their types up there
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{script.name} needs {error.name}, which is not installed; pip install 'hfwarmup[sft]' brings what the "
+            "recipes need."
+        ) from None
+    finally:
+        sys.path.pop(0)
+    return module
+
+
 def summary(script: Path) -> str:
     """The first line of a script's docstring.
 
@@ -92,3 +118,48 @@ def summary(script: Path) -> str:
     """
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     return docstring.partition("\n")[0]
+
+
+def packs_blocks(script: Path) -> bool:
+    """Whether each sample of a recipe has block_size tokens: it then tells its plan the tokens of a sample.
+
+    >>> packs_blocks(find_recipe("pretrain_clm")), packs_blocks(find_recipe("finetune_sft"))
+    (True, False)
+    """
+    return "tokens_per_sample" in script.read_text(encoding="utf-8")
+
+
+def recipes_with(setting: str) -> list[str]:
+    """The recipes that have a setting of their own, or one of this package's arguments, under this name.
+
+    Settings of transformers' TrainingArguments are not looked at; every recipe has those.
+
+    >>> recipes_with("window_cycles"), recipes_with("mlm_probability")
+    (['train_timeseries'], ['pretrain_mlm'])
+    """
+    return [name for name in recipe_names() if setting in _settings_of(find_recipe(name))]
+
+
+def _settings_of(script: Path) -> set[str]:
+    """The fields of the classes that a script declares, and of those that it imports from this package's arguments."""
+    shared, own = _declared(_PACKAGE / "training" / "arguments.py"), _declared(script)
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "hfwarmup.training.arguments"
+        for alias in node.names
+    }
+    return set().union(*own.values(), *(shared[name] for name in imported & shared.keys()))
+
+
+def _declared(script: Path) -> dict[str, set[str]]:
+    """Class -> the names that its body annotates."""
+    return {
+        node.name: {
+            statement.target.id
+            for statement in node.body
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        }
+        for node in ast.parse(script.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }

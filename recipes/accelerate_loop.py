@@ -90,12 +90,13 @@ class LoopArguments(RecipeArguments):
             raise ValueError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
 
 
+ARGUMENTS = (ModelArguments, DataArguments, WarmupArguments, LoopArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, warmup_args, args = parse_arguments(
-        ModelArguments, DataArguments, WarmupArguments, LoopArguments
-    )
+    model_args, data_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)

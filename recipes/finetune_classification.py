@@ -192,12 +192,13 @@ def compute_metrics_with(names: list[str], is_regression: bool) -> Callable[[Eva
     return compute
 
 
+ARGUMENTS = (CheckpointArguments, DataArguments, TaskArguments, WarmupArguments, RecipeArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, task_args, warmup_args, args = parse_arguments(
-        CheckpointArguments, DataArguments, TaskArguments, WarmupArguments, RecipeArguments
-    )
+    model_args, data_args, task_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

@@ -168,12 +168,13 @@ def merge_adapter(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folde
         logger.info("merged    %s", folder / "model.safetensors")
 
 
+ARGUMENTS = (CheckpointArguments, DataArguments, LoraArguments, WarmupArguments, SFTArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, lora_args, warmup_args, args = parse_arguments(
-        CheckpointArguments, DataArguments, LoraArguments, WarmupArguments, SFTArguments
-    )
+    model_args, data_args, lora_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     datasets.disable_progress_bars()  # TRL prepares each split in five passes
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers so

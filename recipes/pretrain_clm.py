@@ -34,12 +34,13 @@ from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 logger = logging.getLogger("hfwarmup.recipe")
 
 
+ARGUMENTS = (ModelArguments, DataArguments, WarmupArguments, RecipeArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, warmup_args, args = parse_arguments(
-        ModelArguments, DataArguments, WarmupArguments, RecipeArguments
-    )
+    model_args, data_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

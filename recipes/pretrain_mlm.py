@@ -107,12 +107,13 @@ def unigram_loss(train: Dataset, masked: MaskedBlocks, vocab_size: int) -> float
     return float(np.log(counts.sum()) - np.mean(np.log(counts[targets])))
 
 
+ARGUMENTS = (ModelArguments, DataArguments, MaskingArguments, WarmupArguments, RecipeArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, masking_args, warmup_args, args = parse_arguments(
-        ModelArguments, DataArguments, MaskingArguments, WarmupArguments, RecipeArguments
-    )
+    model_args, data_args, masking_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

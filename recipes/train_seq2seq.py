@@ -168,12 +168,13 @@ def score(predictions: list[str], references: list[str]) -> dict[str, float]:
     return scores
 
 
+ARGUMENTS = (ModelArguments, DataArguments, SummaryArguments, WarmupArguments, Seq2SeqArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    model_args, data_args, summary_args, warmup_args, args = parse_arguments(
-        ModelArguments, DataArguments, SummaryArguments, WarmupArguments, Seq2SeqArguments
-    )
+    model_args, data_args, summary_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

@@ -238,10 +238,13 @@ def baseline_metrics(train: Windows, test: Windows) -> dict[str, dict[str, float
     return {name: rul_metrics((guess, test.labels.numpy())) for name, guess in guesses.items()}
 
 
+ARGUMENTS = (TimeSeriesArguments, WarmupArguments, RecipeArguments)
+
+
 def main() -> None:
     # 1. Arguments: the YAML file of --config, then flags.
     hfwarmup.register()
-    data_args, warmup_args, args = parse_arguments(TimeSeriesArguments, WarmupArguments, RecipeArguments)
+    data_args, warmup_args, args = parse_arguments(*ARGUMENTS)
     speak_from_rank_zero()
     checkpoint = find_checkpoint(args.output_dir, args.resume)
     set_seed(args.seed)

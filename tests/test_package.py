@@ -176,6 +176,7 @@ NO_DOCTEST = {
     "add_schedule": "it changes the registry",
     "own_factory": "it reads the registry",
     "schedule_names": "it reads the registry",
+    "load_config": "it reads a file",
     "read_config": "it reads a file",
     "compile_curve": "get_schedule shows it",
     "resolve_options": "ScheduleOptions.resolve shows it",

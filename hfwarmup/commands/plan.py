@@ -8,7 +8,6 @@ import typer
 
 from hfwarmup.commands.shared import PROCESSES, ConfigArgument, NumSamples, plan_settings
 from hfwarmup.planning.plan import Plan
-from hfwarmup.schedules.spec import ScheduleSpec
 
 
 def plan(
@@ -32,9 +31,8 @@ def plan(
         typer.echo(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
     elif len(plans) == 1:
         typer.echo(plans[0])
-        typer.echo(_learning_rates(settings.spec(plans[0])))
     else:
-        _print_table(counts, plans, [settings.spec(each) for each in plans])
+        _print_table(plans)
 
 
 def _count(word: str) -> int:
@@ -43,31 +41,32 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def _learning_rates(spec: ScheduleSpec) -> str:
-    updates = [0, spec.num_warmup_steps, (spec.total_steps or 1) - 1]
-    rates = ", ".join(f"{spec.learning_rates(update)[0]:g} at update {update}" for update in dict.fromkeys(updates))
-    return f"{spec.name}: learning rate {rates}"
-
-
-def _print_table(counts: list[int], plans: list[Plan], specs: list[ScheduleSpec]) -> None:
+def _print_table(plans: list[Plan]) -> None:
+    """The plans side by side, then what deserves a second look in each."""
     from rich.console import Console
     from rich.table import Table
 
-    rows: dict[str, list[str]] = {
+    rows = {
         "global batch": [f"{each.global_batch_size:,}" for each in plans],
         "k": [f"{each.scale:g}" for each in plans],
         "peak learning rate": [f"{each.peak_lr:g}" for each in plans],
         "warmup steps": [f"{each.warmup_steps:,}" for each in plans],
         "warmup samples": [f"{each.warmup_samples:,}" for each in plans],
+        "warmup tokens": ["" if each.warmup_tokens is None else f"{each.warmup_tokens:,}" for each in plans],
         "warmup share": [f"{each.warmup_fraction:.1%}" for each in plans],
         "total steps": [f"{each.total_steps:,}" for each in plans],
-        "first learning rate": [f"{spec.learning_rates(0)[0]:g}" for spec in specs],
-        "last learning rate": [f"{spec.learning_rates((spec.total_steps or 1) - 1)[0]:g}" for spec in specs],
+        "first learning rate": [_rate(each.first_lr) for each in plans],
+        "last learning rate": [_rate(each.last_lr) for each in plans],
     }
-    table = Table("processes", *map(str, counts), box=None)
+    table = Table("processes", *(str(each.num_processes) for each in plans), box=None)
     for name, cells in rows.items():
-        table.add_row(name, *cells)
+        if any(cells):
+            table.add_row(name, *cells)
     Console().print(table)
-    for count, each in zip(counts, plans, strict=True):
+    for each in plans:
         for warning in each.warnings:
-            typer.echo(f"warning, {count} processes: {warning}")
+            typer.echo(f"warning, {each.num_processes} processes: {warning}")
+
+
+def _rate(learning_rate: float | None) -> str:
+    return "" if learning_rate is None else f"{learning_rate:g}"

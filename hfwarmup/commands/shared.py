@@ -12,12 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from hfwarmup.planning.config import read_config, unknown_key
+from hfwarmup.planning.config import ConfigError, load_config, unknown_key
+from hfwarmup.planning.moved import moved_to
 from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.recipe_files import find_script, packs_blocks
 
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes every setting as --key value."""
 PROCESSES = ("--num_processes", "--num-processes")
+DEFAULTS = {"model": "", "block_size": 256}
+"""What a recipe has where its config is silent and a PlanSettings knows nothing."""
 ConfigArgument = Annotated[Path, typer.Argument(help="a recipe's YAML file", show_default=False)]
 NumSamples = Annotated[
     int | None, typer.Option("--num_samples", "--num-samples", help="size of the training set, for runs in epochs")
@@ -38,14 +42,37 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
-    """What decides the plan, from a config and then from `words`, --key value pairs that win over it."""
-    settings = {**read_config(config), **_flags(words)}
-    names = [item.name for item in fields(PlanSettings)]
-    # A recipe has more settings than the plan reads; those are left to it, but for the near misses.
-    missed = [key for key in settings if key not in names and get_close_matches(key, names, n=1, cutoff=0.9)]
-    if missed:
-        raise ValueError("\n".join(unknown_key(key, names) for key in missed))
-    return PlanSettings.pick(settings)
+    """What decides the plan, from a config and then from `words`, --key value pairs that win over it.
+
+    Raises ConfigError with every setting that is almost one of the plan's; what else a recipe has is left to it.
+    """
+    known = [item.name for item in fields(PlanSettings)]
+    in_file, flags = load_config(config), _flags(words)
+    findings = [*in_file.duplicates]
+    findings += [(in_file.line(key), unknown_key(key, known, in_file.values[key])) for key in _missed(in_file.values)]
+    texts = [f"{config}:{line}: {finding}" for line, finding in sorted(set(findings))]
+    texts += [unknown_key(key, known, flags[key]) for key in _missed(flags)]
+    if texts:
+        raise ConfigError(texts)
+    script = find_script(config)
+    defaults = {} if script is None else DEFAULTS
+    return pick_settings({**defaults, **in_file.values, **flags}, script)
+
+
+def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
+    """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
+    packed = script is None or packs_blocks(script)
+    return PlanSettings.pick({**settings, **({} if packed else {"block_size": None})})
+
+
+def _missed(settings: Mapping[str, Any]) -> list[str]:
+    """The names that are a setting of the plan, but for a slip or an older name."""
+    known = [item.name for item in fields(PlanSettings)]
+    return [
+        key
+        for key, value in settings.items()
+        if key not in known and (get_close_matches(key, known, n=1, cutoff=0.9) or moved_to(key, value, known))
+    ]
 
 
 def _flags(words: Sequence[str]) -> Mapping[str, Any]:
@@ -57,6 +84,6 @@ def _flags(words: Sequence[str]) -> Mapping[str, Any]:
     if len(flat) % 2 or any(not flag.startswith("--") for flag in flat[::2]):
         raise ValueError(f"cannot read {' '.join(words)!r} as settings; write --key value.")
     return {
-        flag[2:].replace("-", "_"): YAML(typ="safe").load(value)
+        flag[2:].replace("-", "_"): YAML(typ="safe", pure=True).load(value)
         for flag, value in zip(flat[::2], flat[1::2], strict=True)
     }

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
+from hfwarmup.planning.moved import moved_to
 from hfwarmup.schedules.options import did_you_mean
-
-MOVED = {
-    "warmup_ratio": 'write warmup: "10%" (transformers 5 has no warmup_ratio)',
-    "num_warmup_steps": "write warmup: 500",
-    "num_training_steps": "write max_steps",
-    "lr": "write learning_rate",
-    "batch_size": "write per_device_train_batch_size",
-    "evaluation_strategy": "write eval_strategy",
-}
-"""Names that people bring from elsewhere, and what to write instead."""
 
 
 class ConfigError(ValueError):
@@ -32,68 +23,106 @@ class ConfigError(ValueError):
         super().__init__("\n".join(findings))
 
 
-def read_config(
-    path: Path,
-    known: Collection[str] | None = None,
-    check: Callable[[str, Any], str | None] = lambda _key, _value: None,
-) -> dict[str, Any]:
-    """The settings of one YAML file (YAML 1.2: `2e-5` is a number).
+@dataclass(frozen=True, kw_only=True)
+class ConfigFile:
+    """The settings of one YAML file, as they stand there."""
 
-    Raises ConfigError for a file that cannot be read, and with every key that is not `known` (None: all are) and every
-    value of which `check(key, value)` has something to say, each with file and line.
+    path: Path
+    """where it is, as it was given"""
+    values: dict[str, Any]
+    """name -> value, in the order of the file"""
+    lines: dict[str, int]
+    """name -> line, from 1 on"""
+    duplicates: tuple[tuple[int, str], ...]
+    """line and finding of each key that stands twice in one map"""
+
+    def line(self, name: str) -> int:
+        """Where a setting stands; 1 for what an anchor brings in."""
+        return self.lines.get(name, 1)
+
+
+def load_config(path: Path) -> ConfigFile:
+    """A YAML file (YAML 1.2: `2e-5` is a number) with the line of each setting.
+
+    Raises ConfigError for a file that cannot be read as a map of settings.
     """
-    settings = _load(path)
-    findings = []
-    for key, value in settings.items():
-        unknown = known is not None and key not in known
-        finding = unknown_key(str(key), known or ()) if unknown else check(str(key), _plain(value))
-        if finding is not None:
-            findings.append(f"{path}:{settings.lc.key(key)[0] + 1}: {finding}")
-    if findings:
-        raise ConfigError(findings)
-    return {str(key): _plain(value) for key, value in settings.items()}
-
-
-def unknown_key(key: str, known: Collection[str]) -> str:
-    """What to say of a key that no argument has.
-
-    >>> unknown_key("learnign_rate", ["learning_rate"])
-    "unknown setting 'learnign_rate'; did you mean 'learning_rate'?"
-    """
-    if key in MOVED:
-        return f"unknown setting {key!r}; {MOVED[key]}."
-    hint = did_you_mean(key, known)
-    return f"unknown setting {key!r}{hint}" + (" Remove it, or see --help." if hint == "." else "")
-
-
-def _load(path: Path) -> CommentedMap:
-    """The file as a map that knows its lines; duplicate keys are errors."""
     if not path.is_file():
         raise ConfigError([f"{path}: no such config file; see configs/ for those that come with the recipes."])
     try:
-        settings = YAML().load(path.read_text(encoding="utf-8"))
+        root, values = _compose(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = str(error.problem or error.context or "not YAML").splitlines()[0]
         raise ConfigError([f"{path}{line}: {problem}."]) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: not YAML text ({str(error).splitlines()[0]})."]) from None
-    if settings is None:
-        return CommentedMap()
-    if not isinstance(settings, CommentedMap):
+    if root is None:
+        return ConfigFile(path=path, values={}, lines={}, duplicates=())
+    if not isinstance(root, MappingNode):
         raise ConfigError([f"{path}: a config is a map of settings, one `name: value` a line."])
-    return settings
+    return ConfigFile(
+        path=path,
+        values={str(key): value for key, value in values.items()},
+        lines={str(key.value): key.start_mark.line + 1 for key, _ in root.value},
+        duplicates=tuple(_duplicates(root)),
+    )
 
 
-def _plain(value: Any) -> Any:
-    """ruamel's round-trip types, which remember how they were written, as Python's own."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, ScalarBoolean):  # an int to Python
-        return bool(value)
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+def read_config(
+    path: Path,
+    known: Collection[str] | None = None,
+    check: Callable[[str, Any], str | None] = lambda _key, _value: None,
+) -> dict[str, Any]:
+    """The settings of one YAML file, when nothing is wrong with them.
+
+    Raises ConfigError as `load_config` does, and with every duplicate key, every key that is not `known` (None: all
+    are) and every value of which `check(key, value)` has something to say, each with file and line.
+    """
+    config = load_config(path)
+    findings = set(config.duplicates)
+    for key, value in config.values.items():
+        unknown = known is not None and key not in known
+        finding = unknown_key(key, known or (), value) if unknown else check(key, value)
+        if finding is not None:
+            findings.add((config.line(key), finding))
+    if findings:
+        raise ConfigError([f"{path}:{line}: {finding}" for line, finding in sorted(findings)])
+    return config.values
+
+
+def unknown_key(key: str, known: Collection[str], value: Any = None) -> str:
+    """What to say of a key that no argument has.
+
+    >>> unknown_key("learnign_rate", ["learning_rate"])
+    "unknown setting 'learnign_rate'; did you mean 'learning_rate'?"
+    >>> unknown_key("warmup_epochs", ["warmup"], 2)
+    'unknown setting \\'warmup_epochs\\'; write warmup: "2 epochs".'
+    """
+    if (here := moved_to(key, value, known)) is not None:
+        return f"unknown setting {key!r}; write {here}."
+    hint = did_you_mean(key, known)
+    return f"unknown setting {key!r}{hint}" + (" Remove it, or see --help." if hint == "." else "")
+
+
+def _compose(text: str) -> tuple[Node | None, Any]:
+    """The tree of the file, whose nodes know their lines, and what it says."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.allow_duplicate_keys = True  # _duplicates finds all of them
+    root = yaml.compose(text)
+    return root, {} if root is None else yaml.constructor.construct_document(root)
+
+
+def _duplicates(node: Node) -> Iterator[tuple[int, str]]:
+    """Line and finding of each key that stands twice in one map, at any depth."""
+    first_lines: dict[str, int] = {}
+    for item in node.value:
+        key, *children = item if isinstance(node, MappingNode) else (None, item)
+        if key is not None:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in first_lines:
+                yield line, f"{name!r} stands in line {first_lines[name]} already; keep one of the two."
+            first_lines.setdefault(name, line)
+        for child in children:
+            if isinstance(child, CollectionNode):
+                yield from _duplicates(child)

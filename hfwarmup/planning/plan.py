@@ -48,6 +48,12 @@ class Plan:
     """updates of the run"""
     global_batch_size: int
     """samples an update, over all processes and accumulation"""
+    per_device_batch_size: int | None
+    """samples a micro-batch of one process; None: only the global batch was given"""
+    num_processes: int
+    """processes over all machines"""
+    gradient_accumulation_steps: int
+    """micro-batches an update"""
     reference_batch_size: int | None
     """samples an update at which the recipe was tuned; None: no scaling"""
     scale: float
@@ -58,6 +64,12 @@ class Plan:
     """tokens seen by the end of the warmup, when the tokens of a sample are known"""
     warmup_fraction: float
     """share of the run"""
+    schedule: str = ""
+    """the schedule's name, where the plan is one of a schedule"""
+    first_lr: float | None = None
+    """learning rate of the first update under the schedule, where it is known"""
+    last_lr: float | None = None
+    """learning rate of the last update under the schedule, where it is known"""
     reasons: tuple[str, ...]
     """one line for each derived number"""
     warnings: tuple[str, ...]
@@ -155,6 +167,9 @@ def plan_run(
         warmup_steps=warmup_steps,
         total_steps=total_steps,
         global_batch_size=batch_size,
+        per_device_batch_size=per_device_batch_size,
+        num_processes=num_processes,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         reference_batch_size=reference_batch_size,
         scale=scale,
         warmup_samples=samples,
@@ -164,8 +179,8 @@ def plan_run(
             batch_reason + scale_reason,
             lr_reason,
             warmup_reason,
-            f"warmup is {warmup_steps} of {total_steps} steps ({warmup_steps / total_steps:.1%}), {samples:,} samples"
-            + ("" if tokens is None else f", {tokens:,} tokens"),
+            f"warmup is {warmup_steps} of {total_steps} steps ({_share(warmup_steps / total_steps)}), "
+            f"{samples:,} samples" + ("" if tokens is None else f", {tokens:,} tokens"),
         ),
         warnings=warnings,
     )
@@ -238,6 +253,10 @@ def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[i
         f"warmup_steps {steps} -> {cap}: cut to max_warmup_fraction={max_fraction:g} of {total_steps} steps, so the "
         "ramp is steeper than asked for; raise total_steps or max_warmup_fraction.",
     )
+
+
+def _share(fraction: float) -> str:
+    return f"{fraction:.1%}" if fraction >= 0.01 or fraction == 0 else f"{fraction:.2%}"
 
 
 def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float], str]:

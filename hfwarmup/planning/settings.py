@@ -7,15 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from hfwarmup.planning.durations import Duration
+from hfwarmup.planning import caveats
+from hfwarmup.planning.durations import Duration, parse_duration
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
 from hfwarmup.schedules.curve import beta2_warmup_steps
-from hfwarmup.schedules.named import SCHEDULES
+from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
 from hfwarmup.schedules.spec import ScheduleSpec
 
 SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
 """Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
+
+TRANSFORMERS_SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+    "greedy",
+)
+"""The schedules of transformers itself, whose batch, peak and warmup are planned and whose curve is its own matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +56,10 @@ class PlanSettings:
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
     adam_beta2: float = 0.999
+    optim: str = "adamw_torch_fused"
+    noise_scale_samples: float | None = None
+    model: str | None = None
+    """the checkpoint to start from; empty: a new model; None: not known"""
 
     @classmethod
     def pick(cls, settings: Mapping[str, Any]) -> Self:
@@ -57,7 +78,8 @@ class PlanSettings:
         Raises ValueError as `plan_run` does, and when the warmup is given twice, where the schedule has a length of its
         own, when `global_batch_size` does not divide, or when the length of the run cannot be known.
         """
-        self._check_one_warmup()
+        if mistakes := self.mistakes():
+            raise ValueError("\n".join(message for _, message in mistakes))
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
@@ -77,7 +99,23 @@ class PlanSettings:
             tokens_per_sample=self.block_size,
         )
         d_model = self._curve_options().get("d_model")
-        return plan if d_model is None else _absolute_peak(plan, d_model)
+        plan = plan if d_model is None else _absolute_peak(plan, d_model)
+        return self._with_caveats(self._with_curve(plan))
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
+        checks = {
+            "warmup": (self._check_one_warmup, self._check_warmup),
+            "lr_scheduler_type": (self._check_name,),
+            "lr_scheduler_kwargs": (self._check_options,),
+        }
+        found = []
+        for setting, check in ((setting, check) for setting, of_it in checks.items() for check in of_it):
+            try:
+                check()
+            except ValueError as error:
+                found.append((setting, str(error)))
+        return found
 
     def spec(self, plan: Plan) -> ScheduleSpec:
         """The schedule that `plan` is laid out on, for one parameter group.
@@ -102,6 +140,12 @@ class PlanSettings:
         if name not in SCHEDULES:
             return False
         return {**SCHEDULES[name].defaults, **self._curve_options()}.get("warmup") in BETA2_WARMUPS
+
+    @property
+    def needs_num_samples(self) -> bool:
+        """Whether the plan depends on the size of the training set: the run or its warmup is given in epochs."""
+        in_epochs = self.warmup != "" and parse_duration(self.warmup).unit == "epochs"
+        return self.max_steps <= 0 or in_epochs
 
     def accumulation(self, num_processes: int) -> int:
         """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `global_batch_size`."""
@@ -145,6 +189,43 @@ class PlanSettings:
             return self.warmup
         # transformers' own warmup_steps: below 1 a share of the run, from 1 on updates
         return int(self.warmup_steps) if self.warmup_steps >= 1 else Duration(amount=100 * self.warmup_steps, unit="%")
+
+    def _with_curve(self, plan: Plan) -> Plan:
+        """The plan with the first and last learning rate of its schedule, where the schedule is of this package."""
+        if self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
+            return replace(plan, schedule=self.lr_scheduler_type)
+        spec = self.spec(plan)
+        return replace(
+            plan,
+            schedule=spec.name,
+            first_lr=spec.learning_rates(0)[0],
+            last_lr=spec.learning_rates(plan.total_steps - 1)[0],
+            reasons=(*plan.reasons, spec.summary()),
+        )
+
+    def _with_caveats(self, plan: Plan) -> Plan:
+        """The plan with what deserves a second look."""
+        pretraining = self.model == "" and self.block_size is not None
+        peak_is_scaled = "d_model" not in self._curve_options()
+        found = (
+            caveats.short_warmup(plan.warmup_steps, plan.total_steps) if pretraining else None,
+            caveats.linear_rule_with_adam(self.optim, self.lr_scaling, plan.scale) if peak_is_scaled else None,
+            caveats.beyond_noise_scale(plan.global_batch_size, self.noise_scale_samples),
+            caveats.constant_warmup(self.lr_scheduler_type),
+        )
+        return replace(plan, warnings=(*plan.warnings, *(caveat for caveat in found if caveat)))
+
+    def _check_warmup(self) -> None:
+        if self.warmup != "":
+            parse_duration(self.warmup)
+
+    def _check_name(self) -> None:
+        if self.lr_scheduler_type not in TRANSFORMERS_SCHEDULES:
+            own_factory(self.lr_scheduler_type)
+
+    def _check_options(self) -> None:
+        if self.lr_scheduler_type in SCHEDULES:
+            resolve_options(self.lr_scheduler_type, self._curve_options())
 
     def _check_one_warmup(self) -> None:
         if self.warmup == "":

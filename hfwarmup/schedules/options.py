@@ -186,10 +186,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
     ("; did you mean 'warmup'?", '.')
     """
+    near = nearest(word, known)
+    return "." if near is None else f"; did you mean {near!r}?"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one most likely stands for, None when none is near.
+
+    >>> nearest("warmpu", ["warmup", "decay"])
+    'warmup'
+    """
     import difflib  # only an error needs it
 
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else "."
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:

@@ -110,6 +110,16 @@ class ScheduleSpec:
         schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in levels]
         return lambda step: [schedule(step) for schedule in schedules]
 
+    def summary(self) -> str:
+        """One line on the first group: its first learning rate, its peak and when, its last learning rate.
+
+        >>> ScheduleSpec(name="warmup_linear", warmup_steps=2, total_steps=4, peak_lrs=[1.0]).summary()
+        'schedule warmup_linear: learning rate 1e-07 at update 0, 1 at update 2, 0.5 at update 3'
+        """
+        updates = [0, self.num_warmup_steps, *([self.total_steps - 1] if self.total_steps else [])]
+        rates = [f"{self.learning_rates(update)[0]:g} at update {update}" for update in dict.fromkeys(updates)]
+        return f"schedule {self.name}: learning rate {', '.join(rates)}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `ScheduleSpec(**…)` makes the same schedule again."""
         return {**asdict(self), "peak_lrs": list(self.peak_lrs), "warmup_stretch": list(self.warmup_stretch)}

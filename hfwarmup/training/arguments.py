@@ -12,6 +12,7 @@ from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling
+from hfwarmup.planning.resolved import Setting
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.schedules.named import schedule_names
 from hfwarmup.training.precision import choose_precision
@@ -109,6 +110,9 @@ class WarmupArguments:
     )
     warmup_scaling: WarmupScaling = field(default="linear", metadata={"help": "how the warmup's steps follow k"})
     max_warmup_fraction: float = field(default=0.5, metadata={"help": "longest warmup, as a share of the run"})
+    noise_scale_samples: float | None = field(
+        default=None, metadata={"help": "gradient noise scale, as measured; the plan warns of a batch beyond it"}
+    )
     on_schedule_change: OnScheduleChange = field(
         default="error",
         metadata={
@@ -138,6 +142,10 @@ class RecipeArguments(TrainingArguments):
     ddp_find_unused_parameters: bool = field(
         default=False, metadata={"help": "look for parameters without gradient at every step, which costs time"}
     )
+    settings: tuple[Setting, ...] = field(init=False, default=(), repr=False)
+    """what parse_arguments read, of all arguments of the recipe, each with its origin"""
+    plan: Plan | None = field(init=False, default=None, repr=False)
+    """what plan_training made of it"""
 
     def __post_init__(self) -> None:
         choice = str(self.torch_compile).lower()
@@ -225,18 +233,14 @@ def plan_again(
 def _write(plan: Plan, settings: PlanSettings, training: TrainingArguments) -> None:
     training.learning_rate = plan.peak_lr
     training.warmup_steps = 0 if settings.takes_warmup_from_beta2 else plan.warmup_steps
+    if isinstance(training, RecipeArguments):
+        training.plan = plan
 
 
 def _plan_settings(
     training: TrainingArguments, warmup: WarmupArguments, batch_size: int, tokens_per_sample: int | None
 ) -> PlanSettings:
-    kind = training.lr_scheduler_type
-    return PlanSettings.pick(
-        {
-            **vars(training),
-            **vars(warmup),
-            "per_device_train_batch_size": batch_size,
-            "block_size": tokens_per_sample,
-            "lr_scheduler_type": str(getattr(kind, "value", kind)),
-        }
-    )
+    read = {setting.name: setting.value for setting in getattr(training, "settings", ())}
+    given = {**read, **vars(training), **vars(warmup)}
+    given |= {"per_device_train_batch_size": batch_size, "block_size": tokens_per_sample}
+    return PlanSettings.pick({name: getattr(value, "value", value) for name, value in given.items()})

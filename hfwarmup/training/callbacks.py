@@ -43,7 +43,8 @@ class WarmupCallback(TrainerCallback):
             raise ValueError(
                 f"schedule {scheduler.spec.name!r} listens to an evaluation; set eval_strategy to 'steps' or 'epoch'."
             )
-        if is_rank_zero():
+        planned = () if (plan := getattr(args, "plan", None)) is None else plan.reasons
+        if is_rank_zero() and scheduler.spec.summary() not in planned:  # a recipe has shown its plan
             logger.info("%s", describe(scheduler))
 
     def on_step_begin(
@@ -182,13 +183,8 @@ class NonFiniteGuard(TrainerCallback):
 
 def describe(scheduler: WarmupScheduler) -> str:
     """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
-    spec = scheduler.spec
-    start, top = (spec.learning_rates(step)[0] for step in (0, spec.num_warmup_steps))
-    line = f"schedule {spec.name}: learning rate {start:g} at update 0, {top:g} at update {spec.num_warmup_steps}"
-    if spec.total_steps:
-        line += f", {spec.learning_rates(spec.total_steps - 1)[0]:g} at update {spec.total_steps - 1}"
-    groups = len(spec.peak_lrs)
-    return line + (f" ({groups} parameter groups)" if groups > 1 else "")
+    groups = len(scheduler.spec.peak_lrs)
+    return scheduler.spec.summary() + (f" ({groups} parameter groups)" if groups > 1 else "")
 
 
 def is_rank_zero() -> bool:

@@ -1,78 +1,111 @@
-"""A recipe's arguments out of a YAML file and flags, both checked in one way."""
+"""A recipe's arguments out of a YAML file and flags, both checked in one way; all that is wrong is said at once."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
-from hfwarmup.planning.config import ConfigError, read_config, unknown_key
+from hfwarmup.planning.config import ConfigError
+from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.schedules.options import did_you_mean
+from hfwarmup.training.arguments import RecipeArguments
+from hfwarmup.training.given import Given
 
 
 def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The dataclasses `types`, filled from `--config FILE` (YAML) and flags; a flag wins over the file.
 
-    Prints what is wrong, one line each, and exits with status 1 when something is.
+    RecipeArguments among them get `settings`: every value as it was read, with its origin. Prints all that is wrong,
+    one line each, from the first process of each machine, and exits with status 1 when something is.
     """
     try:
-        return _parse(types, sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        return read_arguments(types, sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        sys.exit("\n".join(f"error: {finding}" for finding in error.findings) if first else 1)
 
 
-def _parse(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+    """`parse_arguments` without its ending: raises ConfigError with all findings.
+
+    First those of the file, in its order (keys that stand twice or are unknown, values that cannot be), then those of
+    the flags, then settings that contradict each other.
+    """
     parser = _Parser(types, allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", type=Path, help="a YAML file of settings; flags win over it")
-    known = {field.name for kind in types for field in fields(cast(Any, kind)) if field.init}
-    config = _config_path(argv)
-    if config is not None:
-        for action in parser._actions:
-            action.required = False  # the file may have it
-        settings = read_config(config, known, parser.check)
-        parser.set_defaults(**dict.fromkeys(key for key, value in settings.items() if value is None))
-        argv = [*(word for key, value in settings.items() for word in _as_flag(key, value)), *argv]
-    *filled, _, unknown = parser.parse_args_into_dataclasses(
-        list(argv), return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown:
-        flags = [word.split("=")[0].lstrip("-").replace("-", "_") for word in unknown if word.startswith("--")]
-        stray = [f"stray argument {unknown[0]!r}; a setting begins with --."]
-        raise ConfigError([unknown_key(flag, known) for flag in flags] or stray)
+    required = [action.dest for action in parser._actions if action.required]
+    for action in parser._actions:
+        action.required = False  # the file may have it
+    given = Given(argv, options={option: a.dest for option, a in parser._option_string_actions.items()}, parser=parser)
+    missing = [name for name in required if name not in given.words]
+    given.findings += [f"{name} is missing; give --{name}, or set it in the config." for name in missing]
+    parser.set_defaults(**given.empty)
+    values = vars(parser.parse_args([word for words in given.words.values() for word in words]))
+    filled = [] if missing else _fill(types, values, given)
+    if given.findings:
+        raise ConfigError(given.findings)
+    settings = tuple(given.setting(name, values[name]) for kind in types for name in _names(kind))
+    for item in filled:
+        if isinstance(item, RecipeArguments):
+            item.settings = settings
     return tuple(filled)
 
 
-def _as_flag(key: str, value: Any) -> list[str]:
-    """A setting of the file as the flag that says the same, so that both are read and checked in one way."""
-    if value is None:
-        return []
-    if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
-    text = json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
-    return [f"--{key}={text}"]
+def _fill(types: Sequence[type], values: Mapping[str, Any], given: Given) -> list[Any]:
+    """The dataclasses; what they and the plan have against the values becomes a finding."""
+    if {"warmup", "lr_scheduler_type"} <= values.keys():
+        for setting, mistake in _plan_settings(values).mistakes():
+            given.contradict(mistake, setting)
+    filled: dict[type, Any] = {}
+    for kind in sorted(types, key=lambda kind: issubclass(kind, TrainingArguments)):
+        with _one_process() if given.findings else nullcontext():
+            try:
+                filled[kind] = kind(**{name: values[name] for name in _names(kind)})
+            except ValueError as error:
+                given.contradict(str(error))
+    return [filled[kind] for kind in types if kind in filled]
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """TrainingArguments made here join no process group: this process will end with what is wrong."""
+    launched = {name: os.environ.pop(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(launched)
+
+
+def _plan_settings(values: Mapping[str, Any]) -> PlanSettings:
+    plain = {name: getattr(value, "value", value) for name, value in values.items()}
+    if isinstance(options := plain.get("lr_scheduler_kwargs"), str):
+        try:
+            plain["lr_scheduler_kwargs"] = json.loads(options)
+        except json.JSONDecodeError:
+            plain["lr_scheduler_kwargs"] = None  # TrainingArguments has said it
+    return PlanSettings.pick(plain)
+
+
+def _names(kind: type) -> list[str]:
+    return [item.name for item in fields(cast(Any, kind)) if item.init]
 
 
 class _Parser(HfArgumentParser):
     """transformers' parser, which says one line where argparse prints its usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError([re.sub(r"argument --(\w+)(/\S+)?: ", r"\1: ", message) + "."])
-
-    def check(self, key: str, value: Any) -> str | None:
-        """What is wrong with one setting of a file, None if nothing is."""
-        try:
-            self.parse_known_args(_as_flag(key, value))
-        except ConfigError as error:
-            return str(error)
-        return None
-
-
-def _config_path(argv: Sequence[str]) -> Path | None:
-    finder = _Parser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", type=Path)
-    return cast("Path | None", finder.parse_known_args(list(argv))[0].config)
+        message = re.sub(r"argument --(\w+)(/\S+)?: ", r"\1: ", message)
+        choice = re.fullmatch(r"(\w+): invalid choice: (.*?) \(choose from (.*)\)", message)
+        if choice is None:
+            raise ConfigError([f"{message}."])
+        name, value, choices = choice[1], choice[2].strip("'"), choice[3].replace("'", "")
+        raise ConfigError([f"{name}={value!r}{did_you_mean(value, choices.split(', '))} Choose one of {choices}."])

@@ -14,8 +14,10 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.planning.plan import Plan
+from hfwarmup.training.arguments import RecipeArguments
 from hfwarmup.training.callbacks import PlanKeeper, is_rank_zero, own_scheduler, planned_warmup_steps
 from hfwarmup.training.provenance import command_of_this_process, describe_environment
+from hfwarmup.training.run_config import keep_config
 from hfwarmup.training.run_files import (
     LEARNING_RATES,
     LOG,
@@ -33,7 +35,8 @@ logger = logging.getLogger(__name__)
 class RunRecorder(TrainerCallback):
     """Records a run in its folder, from rank 0, so that it can be read while it is still being made.
 
-    `run.json`, when the training begins: the command, the plan with its reasons, the schedule, versions and device.
+    When the training begins `run.json`: the command, the plan with its reasons, the schedule, versions and device; and
+    `config.yaml`: every setting with its origin, see `keep_config`.
     `log.jsonl`: a line a log entry, as it happens. `learning_rates.csv`, at every checkpoint and at the end: update,
     planned, applied; at the end all ranks compare what they applied, and a difference is an error. A resumed run goes
     on from what its checkpoint has.
@@ -57,6 +60,8 @@ class RunRecorder(TrainerCallback):
         if is_rank_zero():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / RUN, json.dumps(self._describe(folder / RUN, args, state, kwargs), indent=2))
+            if isinstance(args, RecipeArguments):
+                keep_config(args, update=state.global_step)
             self._log = folder / LOG
             write_atomically(self._log, "".join(map(log_line, [*self._early, *state.log_history])))
             self._early = []

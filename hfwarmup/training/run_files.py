@@ -18,6 +18,10 @@ DIAGNOSIS = "diagnosis.json"
 """What `hfwarmup diagnose` said of the run."""
 LEARNING_RATES = "learning_rates.csv"
 """The learning rate of each update, planned and applied."""
+CONFIG = "config.yaml"
+"""Every setting before the plan, with its origin."""
+BEGUN = (RUN, LOG, CONFIG)
+"""What a run writes as it begins: nothing that a later one could go on from."""
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ from typing import Literal
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hfwarmup.training.run_files import BEGUN
+
 logger = logging.getLogger(__name__)
 
 Resume = Literal["never", "auto", "must"]
@@ -21,7 +23,7 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
 
     never: the folder must hold no run. auto: the last checkpoint if there is one, a new run in an empty folder. must:
     the last checkpoint. A checkpoint that was being written when its run was killed does not count, and a warning says
-    so; a folder of nothing else is for a new run.
+    so; a folder of nothing else, or of what a run writes as it begins, is for a new run under auto.
 
     Raises ValueError when the folder and `resume` do not go together; nothing is touched.
     """
@@ -37,7 +39,7 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
             f"output_dir={folder} holds a run already; choose another output_dir, or go on from its last checkpoint "
             "with resume=auto."
         )
-    if resume == "auto" and files and not checkpoints:
+    if resume == "auto" and not checkpoints and any(entry.name not in BEGUN for entry in files):
         raise ValueError(
             f"resume=auto, and {folder} holds files but no checkpoint to go on from; choose another output_dir, or "
             "empty it."

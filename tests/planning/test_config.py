@@ -97,15 +97,26 @@ FINDINGS = [
     ("warmup_ratio: 0.1\n", [
         "run.yaml:1: unknown setting 'warmup_ratio'; write warmup: \"10%\" (transformers 5 has no warmup_ratio).",
     ]),
-    ("num_warmup_steps: 5\n", ["run.yaml:1: unknown setting 'num_warmup_steps'; write warmup: 500."]),
-    ("num_training_steps: 5\n", ["run.yaml:1: unknown setting 'num_training_steps'; write max_steps."]),
-    ("lr: 1e-3\n", ["run.yaml:1: unknown setting 'lr'; write learning_rate."]),
-    ("batch_size: 5\n", ["run.yaml:1: unknown setting 'batch_size'; write per_device_train_batch_size."]),
-    ("evaluation_strategy: no\n", ["run.yaml:1: unknown setting 'evaluation_strategy'; write eval_strategy."]),
+    ("num_warmup_steps: 5\n", ["run.yaml:1: unknown setting 'num_warmup_steps'; write warmup: 5."]),
+    ("num_training_steps: 5\n", ["run.yaml:1: unknown setting 'num_training_steps'; write max_steps: 5."]),
+    ("lr: 1e-3\n", ["run.yaml:1: unknown setting 'lr'; write learning_rate: 0.001."]),
+    ("batch_size: 5\n", ["run.yaml:1: unknown setting 'batch_size'; write per_device_train_batch_size: 5."]),
+    ("warmup_epochs: 5\n", ["run.yaml:1: unknown setting 'warmup_epochs'; write warmup: \"5 epochs\"."]),
+    # and only if they went to a setting that there is
+    ("evaluation_strategy: no\n", ["run.yaml:1: unknown setting 'evaluation_strategy'. Remove it, or see --help."]),
     # duplicate keys: which would win is nobody's guess
     (
         "warmup: 1\nmax_steps: 5\nwarmup: 2\n",
-        ['run.yaml:3: found duplicate key "warmup" with value "2" (original value: "1").'],
+        ["run.yaml:3: 'warmup' stands in line 1 already; keep one of the two."],
+    ),
+    # at any depth, beside everything else
+    (
+        "lr: 1\nnote:\n  - {a: 1, b: 2, a: 3}\nnote: 2\n",
+        [
+            "run.yaml:1: unknown setting 'lr'; write learning_rate: 1.",
+            "run.yaml:3: 'a' stands in line 3 already; keep one of the two.",
+            "run.yaml:4: 'note' stands in line 2 already; keep one of the two.",
+        ],
     ),
     # not YAML, or not a map of settings
     ("warmup: [1\n", ["run.yaml:2: expected ',' or ']', but got '<stream end>'."]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hfwarmup.planning.settings import PlanSettings
@@ -21,3 +23,66 @@ def test_a_warmup_of_beta2_is_planned_at_its_own_length():
     settings = PlanSettings(lr_scheduler_type="untuned_linear", adam_beta2=0.98, max_steps=1000, reference_batch_size=1)
     plan = settings.plan(num_processes=4)
     assert (plan.scale, plan.warmup_steps) == (32.0, 100)  # 2 / (1 - 0.98), whatever the batch
+
+
+def test_a_warmup_of_beta2_that_the_run_does_not_hold_is_refused():
+    settings = PlanSettings(lr_scheduler_type="untuned_linear", adam_beta2=0.999, max_steps=300)
+    with pytest.raises(ValueError, match=r"^warmup='untuned_linear' takes 2 / \(1 - beta2\) = 2000 updates"):
+        settings.plan(num_processes=1)
+
+
+def test_a_plan_has_the_ends_of_its_curve_in_numbers_and_in_words():
+    settings = PlanSettings(lr_scheduler_type="warmup_linear", warmup="10", max_steps=100, learning_rate=1e-3)
+    plan = settings.plan(num_processes=1)
+    assert (plan.schedule, plan.first_lr, plan.last_lr) == ("warmup_linear", 1e-7, pytest.approx(1e-3 / 90))
+    assert plan.reasons[-1] == settings.spec(plan).summary()
+    assert str(plan).splitlines() == list(plan.reasons)
+
+
+def test_a_schedule_of_transformers_has_no_curve_here():
+    plan = PlanSettings(lr_scheduler_type="cosine", warmup="10", max_steps=100).plan(num_processes=1)
+    assert (plan.schedule, plan.first_lr, plan.last_lr) == ("cosine", None, None)
+
+
+MODEL_OF_TOKENS = {"model": "", "block_size": 64}
+CAVEATS = [
+    # settings, the beginning of what is said of them (None: nothing)
+    ({"warmup": "4", **MODEL_OF_TOKENS}, "warmup is 4 of 1000 steps (0.40%), under 0.5%"),
+    ({"warmup": "5", **MODEL_OF_TOKENS}, None),
+    ({"warmup": "0", **MODEL_OF_TOKENS}, "warmup is 0 of 1000 steps (0.00%), under 0.5%"),
+    ({"warmup": "4", "model": "gpt2", "block_size": 64}, None),  # fine-tuning
+    ({"warmup": "4", "model": ""}, None),  # no language model
+    ({"warmup": "4", "block_size": 64}, None),  # nobody said where the weights are from
+    ({"reference_batch_size": 4}, "lr_scaling=linear at k = 2 with optim=adamw_torch_fused"),
+    ({"reference_batch_size": 4, "lr_scaling": "sqrt"}, None),
+    ({"reference_batch_size": 4, "optim": "sgd"}, None),
+    ({"reference_batch_size": 16}, None),
+    (
+        {"reference_batch_size": 4, "lr_scheduler_type": "noam", "lr_scheduler_kwargs": {"d_model": 8}, "warmup": "9"},
+        None,  # d_model sets the peak
+    ),
+    ({"noise_scale_samples": 7.9}, "global batch 8 is beyond the noise scale of 7.9 samples"),
+    ({"noise_scale_samples": 8}, None),
+    ({"lr_scheduler_type": "constant_warmup"}, "constant_warmup jumps to the peak"),
+    ({"warmup": "60%"}, "warmup_steps 600 -> 500: cut to max_warmup_fraction=0.5"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), CAVEATS)
+def test_what_deserves_a_second_look(settings, said):
+    own = {"lr_scheduler_type": "warmup_linear", "warmup": "10", "max_steps": 1000, **settings}
+    plan = PlanSettings(**own).plan(num_processes=1)
+    assert [warning.startswith(said or " ") for warning in plan.warnings] == ([True] if said else [])
+
+
+def test_all_that_is_wrong_with_the_settings_is_said_at_once():
+    settings = PlanSettings(
+        warmup="5 epoch s", warmup_steps=5, lr_scheduler_type="warmup_cosin", max_steps=10, global_batch_size=7
+    )
+    (first, twice), (second, unit), (third, unknown) = settings.mistakes()
+    assert (first, second, third) == ("warmup", "warmup", "lr_scheduler_type")
+    assert twice == "warmup='5 epoch s' and warmup_steps=5 are both given; keep warmup."
+    assert unit.startswith("duration '5 epoch s'")
+    assert unknown.startswith("unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'?")
+    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unit, unknown)))):
+        settings.plan(num_processes=1)

@@ -29,6 +29,10 @@ CASES = [
     (["model.safetensors"], "never", HOLDS),
     (["model.safetensors"], "auto", NOT_TO_RESUME),
     (["model.safetensors"], "must", NO_CHECKPOINT),
+    (["run.json", "log.jsonl", "config.yaml"], "never", HOLDS),  # killed before its first checkpoint
+    (["run.json", "log.jsonl", "config.yaml"], "auto", None),
+    (["run.json", "log.jsonl", "config.yaml"], "must", NO_CHECKPOINT),
+    (["run.json", "model.safetensors"], "auto", NOT_TO_RESUME),
     (["checkpoint-5/"], "never", HOLDS),
     (["checkpoint-5/"], "auto", "checkpoint-5"),
     (["checkpoint-5/"], "must", "checkpoint-5"),

@@ -15,7 +15,7 @@ from hfwarmup.cli import app
 from hfwarmup.recipe_files import recipe_names
 from hfwarmup.schedules.named import SCHEDULES
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """\
 learning_rate: 2e-3
@@ -44,7 +44,9 @@ def test_plan_gives_each_number_with_its_reason(config):
         "peak_lr 0.002 -> 0.004: lr_scaling=linear (eta k, Goyal et al. 2017)",
         "warmup_steps 10 (10%) -> 20: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)",
         "warmup is 20 of 100 steps (20.0%), 640 samples",
-        "warmup_linear: learning rate 1e-07 at update 0, 0.004 at update 20, 5e-05 at update 99",
+        "schedule warmup_linear: learning rate 1e-07 at update 0, 0.004 at update 20, 5e-05 at update 99",
+        "warning: lr_scaling=linear at k = 2 with optim=adamw_torch_fused: for Adam theory has sqrt(k) (Malladi et al. "
+        "2022, arXiv:2205.10287; Li et al. 2024, arXiv:2405.14578); compare with lr_scaling: sqrt.",
     ]
 
 
@@ -53,6 +55,11 @@ def test_plan_is_json_for_programs(config):
     assert (plan["peak_lr"], plan["warmup_steps"], plan["total_steps"]) == (1e-3, 10, 100)
     plans = json.loads(run("plan", config, "--json", "--num_processes", "1,2,4").output)
     assert [each["global_batch_size"] for each in plans] == [16, 32, 64]
+    assert [each["num_processes"] for each in plans] == [1, 2, 4]
+    assert plans[1]["reasons"] == run("plan", config, "--num_processes", "2").output.splitlines()[:-1]
+    assert [plans[1][name] for name in ("schedule", "first_lr", "peak_lr", "last_lr")] == [
+        "warmup_linear", 1e-7, 4e-3, pytest.approx(4e-3 / 80)
+    ]  # fmt: skip
 
 
 def test_plan_puts_several_numbers_of_processes_side_by_side(config):
@@ -72,11 +79,37 @@ def test_plan_puts_several_numbers_of_processes_side_by_side(config):
         (["--learnign_rate", "1"], "error: unknown setting 'learnign_rate'; did you mean 'learning_rate'?"),
         (["--num_processes", "two"], "error: num_processes='two': give whole numbers, 1 or more, such as 1,8,64."),
         (["--warmup", "1.0"], "error: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean."),
+        (["--lr", "1e-3"], "error: unknown setting 'lr'; write learning_rate: 0.001."),
         (["stray"], "error: cannot read 'stray' as settings; write --key value."),
     ],
 )
 def test_a_mistake_is_one_line(config, words, message):
     assert run("plan", config, *words).exception.code == message
+
+
+def test_every_slip_in_the_file_is_said_with_its_line(config):
+    config.write_text(CONFIG + "warmup_ratio: 0.1\nlearnign_rate: 1\nmax_steps: 5\nmetric_for_best_model: loss\n")
+    assert run("plan", config).exception.code.splitlines() == [
+        f"error: {config}:7: unknown setting 'warmup_ratio'; write warmup: \"10%\" "
+        "(transformers 5 has no warmup_ratio).",
+        f"error: {config}:8: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
+        f"error: {config}:9: 'max_steps' stands in line 5 already; keep one of the two.",
+    ]
+
+
+def test_a_schedule_of_transformers_is_planned_without_its_curve(config):
+    plan = json.loads(run("plan", config, "--json", "--lr_scheduler_type", "cosine").output)
+    assert (plan["schedule"], plan["first_lr"], plan["warmup_steps"]) == ("cosine", None, 10)
+    assert (
+        "first learning rate"
+        not in run("plan", config, "--lr_scheduler_type", "cosine", "--num_processes", "1,2").output
+    )
+
+
+def test_tokens_are_counted_where_every_sample_has_as_many():
+    packed, padded = (ROOT / "configs" / name / "smoke.yaml" for name in ("pretrain_clm", "finetune_sft"))
+    tokens = [json.loads(run("plan", path, "--json").output)["warmup_tokens"] for path in (packed, padded)]
+    assert tokens == [10 * 8 * 64, None]
 
 
 def test_a_run_in_epochs_needs_the_number_of_samples(config):

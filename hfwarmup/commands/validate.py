@@ -1,0 +1,77 @@
+"""`hfwarmup validate`: everything that is wrong with configs, before a run finds it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings
+from hfwarmup.planning.config import ConfigError
+from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.recipe_files import find_recipe, find_script, import_script
+
+
+def validate(
+    configs: Annotated[list[Path], typer.Argument(help="one or more YAML files", show_default=False)],
+    recipe: Annotated[
+        str, typer.Option(help="a recipe's name or your script, where configs/<recipe>/ does not say it")
+    ] = "",
+    num_processes: Annotated[int, typer.Option(*PROCESSES, help="over all machines, for the plan")] = 1,
+    num_samples: NumSamples = None,
+) -> None:
+    """Everything that is wrong with configs, each with file, line and remedy; status 1 when something is.
+
+    The recipe's own arguments judge, so this loads torch and transformers.
+    """
+    from rich.console import Console
+
+    wrong = False
+    for config in configs:
+        try:
+            script = _script(config, recipe)
+            with Console(stderr=True).status(f"{config}: reading it as {script.name} does"):
+                settings = pick_settings(read_as(script, config), script)
+            warnings = _plan_warnings(config, settings, num_processes, num_samples)
+        except ValueError as error:
+            wrong = True
+            typer.echo("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        else:
+            typer.echo("\n".join([f"{config}: no mistakes, for {script.stem}", *warnings]))
+    if wrong:
+        raise typer.Exit(1)
+
+
+def read_as(script: Path, config: Path) -> dict[str, Any]:
+    """Every setting of a config and the recipe's defaults, as `script` reads them; ConfigError with all findings."""
+    from hfwarmup.training.arguments import RecipeArguments
+    from hfwarmup.training.parsing import read_arguments
+    from hfwarmup.training.registration import register
+
+    register()
+    types = getattr(import_script(script), "ARGUMENTS", None)
+    if types is None:
+        raise ValueError(f"{script} has no ARGUMENTS; name so the classes that its parse_arguments takes.")
+    read = read_arguments(types, ["--config", str(config)])
+    settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
+    return {setting.name: setting.value for setting in settings}
+
+
+def _script(config: Path, recipe: str) -> Path:
+    """The script that a config is for."""
+    script = find_script(config)
+    if recipe:
+        script = Path(recipe) if recipe.endswith(".py") else find_recipe(recipe)
+    if script is None:
+        raise ConfigError([f"{config}: for which recipe? Put it into configs/<recipe>/, or give --recipe NAME."])
+    if not script.is_file():
+        raise ValueError(f"recipe={recipe}: no such script; give a recipe's name, or a script's path.")
+    return script
+
+
+def _plan_warnings(config: Path, settings: PlanSettings, num_processes: int, num_samples: int | None) -> list[str]:
+    if num_samples is None and settings.needs_num_samples:
+        return ["not planned: its length depends on the data; give --num_samples to see the plan's warnings"]
+    plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
+    return [f"warning: {config}: {warning}" for warning in plan.warnings]

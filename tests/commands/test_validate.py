@@ -1,0 +1,102 @@
+"""`hfwarmup validate` finds what a run would find, in all configs at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hfwarmup.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ROOT / "configs" / "pretrain_clm" / "smoke.yaml"
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["validate", *map(str, words)])
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Writes a config of a recipe, and is its path from here."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str, recipe: str = "pretrain_clm") -> Path:
+        path = Path("configs", recipe, "run.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_mistake_of_every_file_is_said_and_the_status_is_1(config):
+    bad, worse = config("learnign_rate: 1\nwarmup: 10\nwarmup_steps: 5\n"), config("num_unit: 3\n", "train_timeseries")
+    checked = run(bad, SMOKE, worse)
+    assert checked.exit_code == 1
+    assert checked.stdout.splitlines() == [
+        f"error: {bad}:1: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
+        f"error: {bad}:2: warmup='10' and warmup_steps=5 are both given; keep warmup.",
+        f"{SMOKE}: no mistakes, for pretrain_clm",
+        f"error: {worse}:1: unknown setting 'num_unit'; did you mean 'num_units'?",
+    ]
+
+
+def test_the_plans_warnings_are_shown(config):
+    path = config("max_steps: 10_000\nwarmup: 10\nlr_scheduler_type: warmup_cosine\nreference_batch_size: 8\n")
+    checked = run(path, "--num_processes", "2")
+    assert checked.exit_code == 0
+    first, *warnings = checked.stdout.splitlines()
+    assert first == f"{path}: no mistakes, for pretrain_clm"
+    assert [line.partition(", ")[0] for line in warnings] == [
+        f"warning: {path}: warmup is 20 of 10000 steps (0.20%)",
+        f"warning: {path}: lr_scaling=linear at k = 2 with optim=adamw_torch_fused: for Adam theory has sqrt(k) "
+        "(Malladi et al. 2022",
+    ]
+
+
+def test_what_the_plan_refuses_is_a_mistake(config):
+    path = config("max_steps: 10\nglobal_batch_size: 12\n")
+    checked = run(path)
+    assert checked.exit_code == 1
+    assert checked.stdout.startswith("error: global_batch_size=12 is no multiple of 8 per device x 1 processes")
+
+
+def test_a_length_that_depends_on_the_data_is_planned_when_it_is_given(config):
+    path = config("num_train_epochs: 1\nwarmup: 1\n")
+    assert run(path).stdout.splitlines()[1].startswith("not planned: its length depends on the data")
+    assert "warmup is 1 of 1250 steps (0.08%)" in run(path, "--num_samples", "10000").stdout
+
+
+def test_the_recipe_is_that_of_the_folder_or_the_given_one(config, tmp_path):
+    path = config("mlm_probability: 0.3\nmax_steps: 5\n")
+    assert "which is of pretrain_mlm; run that recipe" in run(path).stdout
+    assert run(path, "--recipe", "pretrain_mlm").exit_code == 0
+    loose = tmp_path / "loose.yaml"
+    loose.write_text("max_steps: 5\n")
+    assert (
+        run(loose).stdout
+        == f"error: {loose}: for which recipe? Put it into configs/<recipe>/, or give --recipe NAME.\n"
+    )
+
+
+def test_a_script_of_ones_own_judges_its_configs(config):
+    Path("mine.py").write_text(
+        "from dataclasses import dataclass, field\n"
+        "from hfwarmup.training.arguments import RecipeArguments, WarmupArguments\n"
+        "@dataclass(kw_only=True)\n"
+        "class Own:\n"
+        "    depth: int = field(default=3)\n"
+        "ARGUMENTS = (Own, WarmupArguments, RecipeArguments)\n"
+    )
+    path = config("depht: 4\nmax_steps: 5\n", "mine")
+    assert run(path).stdout == f"error: {path}:1: unknown setting 'depht'; did you mean 'depth'?\n"
+    Path("bare.py").write_text("")
+    assert run(path, "--recipe", "bare.py").stdout == (
+        "error: bare.py has no ARGUMENTS; name so the classes that its parse_arguments takes.\n"
+    )
+    Path("needy.py").write_text("import nowhere_to_be_found\n")
+    assert run(path, "--recipe", "needy.py").stdout.startswith(
+        "error: needy.py needs nowhere_to_be_found, which is not"
+    )
