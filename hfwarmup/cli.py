@@ -10,6 +10,7 @@ from hfwarmup.commands.init import init
 from hfwarmup.commands.list import list_names
 from hfwarmup.commands.plan import plan
 from hfwarmup.commands.plot import plot
+from hfwarmup.commands.report import report
 from hfwarmup.commands.shared import WITH_SETTINGS, one_line_errors
 from hfwarmup.commands.validate import validate
 
@@ -17,8 +18,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 app.command("plan", context_settings=WITH_SETTINGS)(one_line_errors(plan))
 app.command("plot", context_settings=WITH_SETTINGS)(one_line_errors(plot))
-app.command("diagnose")(one_line_errors(diagnose))
 app.command("validate")(one_line_errors(validate))
+app.command("report")(one_line_errors(report))
+app.command("diagnose")(one_line_errors(diagnose))
 app.command("init")(one_line_errors(init))
 app.command("list")(one_line_errors(list_names))
 app.command("env")(one_line_errors(env))

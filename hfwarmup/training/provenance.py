@@ -24,7 +24,6 @@ LAUNCHER_VARIABLES = ("NUM_PROCESSES", "NUM_MACHINES", "ACCELERATE_CONFIG", "MIX
 RECORDED_VARIABLES = (
     *LAUNCHER_VARIABLES,
     "ACCELERATE_USE_CPU",
-    "ACCELERATE_MIXED_PRECISION",
     "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
     "MALLOC_MMAP_MAX_",
@@ -70,7 +69,8 @@ def reproducing_command(
         variables = {**counts, **{name: environment[name] for name in LAUNCHER_VARIABLES if environment.get(name)}}
         words = shlex.split(environment[LAUNCH_COMMAND])
     elif launch is not None:
-        variables = {"ACCELERATE_USE_CPU": "true"} if environment.get("ACCELERATE_USE_CPU") == "true" else {}
+        on_cpu = environment.get("ACCELERATE_USE_CPU", "").lower() == "true"
+        variables = {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
         words = ["accelerate", "launch", *launch]
     elif "TORCHELASTIC_RUN_ID" in environment:
         machines = world_size // int(environment["LOCAL_WORLD_SIZE"])

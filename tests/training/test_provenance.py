@@ -39,7 +39,7 @@ CASES = [
     ),
     (
         "accelerate launch, without the address",
-        {"ACCELERATE_USE_CPU": "true"},
+        {"ACCELERATE_USE_CPU": "True"},  # as accelerate passes it on
         [PYTHON, "-u", "train.py"],
         ["--multi_gpu", "--main_process_ip", "node17.example", "train.py", "--learning_rate", "2e-5"],
         2,

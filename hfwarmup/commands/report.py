@@ -1,0 +1,39 @@
+"""`hfwarmup report`: what one or more runs did, as a page and a picture."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders (output_dir); several are compared", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="the page, a name in .html; without it, report.html in the run's folder"),
+    ] = None,
+) -> None:
+    """One HTML page that needs nothing else, and a PNG: learning rate, losses, spikes, plan, command, environment.
+
+    A run that is still being made is shown as far as it is.
+    """
+    from hfwarmup.reporting.run_data import read_runs
+
+    path = output or (runs[0] if len(runs) == 1 else Path()) / "report.html"
+    if path.suffix != ".html":
+        raise ValueError(f"output={path}: choose a name that ends in .html.")
+    if find_spec("plotly") is None:
+        raise ValueError("report draws with Plotly, which is not installed; pip install plotly jinja2, or hfwarmup[report].")
+    read = read_runs(runs)
+    from hfwarmup.reporting.page import write_report
+
+    picture = write_report(path, read)
+    for run in read:
+        for line in run.missing:
+            typer.echo(f"{run.name}: {line}")
+    typer.echo(f"report    {path}\npicture   {picture}")

@@ -1,0 +1,79 @@
+"""A report on one run or several: one HTML page that needs nothing else, and the same overview as a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from hfwarmup.reporting.charts import describe_panel, draw_panel, run_colour
+from hfwarmup.reporting.facts import environment_of, facts_of, results_of, table_of
+from hfwarmup.reporting.overview import draw_overview
+from hfwarmup.reporting.panels import MEASURED, Panel, make_panels
+from hfwarmup.reporting.run_data import RunData
+from hfwarmup.training.run_files import write_atomically
+
+
+def write_report(path: Path, runs: Sequence[RunData]) -> Path:
+    """Write the page to `path`, and the picture beside it with the suffix .png, whose path is returned.
+
+    The page has Plotly's JavaScript in it and asks for nothing from anywhere.
+    """
+    panels = make_panels(runs)
+    write_atomically(path, render_page(runs, panels, plotly_js=get_plotlyjs()))
+    picture = path.with_suffix(".png")
+    draw_overview(picture, runs, panels)
+    return picture
+
+
+def render_page(runs: Sequence[RunData], panels: Sequence[Panel], *, plotly_js: str) -> str:
+    """The page as text, with `plotly_js` in it."""
+    pages = Environment(
+        loader=PackageLoader("hfwarmup.reporting", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("report.html").render(
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
+        runs=[_describe_run(index, run) for index, run in enumerate(runs)],
+        table=table_of(runs),
+        charts=[_describe_chart(panel, runs) for panel in panels],
+        num_spikes=sum(len(line.spikes) for panel in panels for line in panel.lines),
+        plotly_js=Markup(plotly_js),
+    )
+
+
+def _describe_run(index: int, run: RunData) -> dict[str, Any]:
+    plan = run.about.get("plan") or {"reasons": (), "warnings": ()}
+    return {
+        "name": run.name,
+        "colour": run_colour(index),
+        "facts": facts_of(run),
+        "finished": bool(run.results),
+        "updates": run.updates,
+        "total_steps": run.total_steps,
+        "missing": run.missing,
+        "diagnosis": run.diagnosis,
+        "reasons": plan["reasons"],
+        "warnings": plan["warnings"],
+        "commands": run.about.get("commands", ()),
+        "environment": environment_of(run),
+        "results": results_of(run),
+    }
+
+
+def _describe_chart(panel: Panel, runs: Sequence[RunData]) -> dict[str, Any]:
+    return {
+        "title": panel.title,
+        "note": panel.note,
+        "small": panel.key.startswith(MEASURED),
+        "alt": describe_panel(panel, runs),
+        # The text of a <script> ends at the first "</", in a string of the data too.
+        "json": Markup(draw_panel(panel, runs).replace("<", "\\u003c")),
+    }

@@ -1,0 +1,144 @@
+"""Which charts a report has, as plain data: `charts.py` draws them for a browser, `overview.py` as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hfwarmup.measuring.spikes import find_spikes
+from hfwarmup.reporting.run_data import Points, RunData, planned_rates
+
+MAX_POINTS = 2000
+"""A longer series is thinned to about as many points."""
+MEASURED = "warmup/"
+"""Prefix of the log's keys that are measurements."""
+
+Kind = Literal["planned", "applied", "train", "validation", "measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One series of one run."""
+
+    label: str
+    kind: Kind
+    run: int
+    """index of the run among those compared"""
+    points: Points
+    spikes: Points = field(default_factory=list)
+    """those of the points that are marked"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One chart."""
+
+    key: str
+    """key of the log that it shows, or of its first line"""
+    title: str
+    unit: str
+    """of the values; empty where the title says it"""
+    lines: list[Line]
+    log_scale: bool = False
+
+    @property
+    def note(self) -> str:
+        """What the reader must know of the points that are shown; empty when all are."""
+        longest = max((len(line.points) for line in self.lines), default=0)
+        if longest <= MAX_POINTS:
+            return ""
+        return f"{longest:,} points, of which the lowest and highest of every {_stride(longest)} are drawn."
+
+
+def make_panels(runs: Sequence[RunData]) -> list[Panel]:
+    """The charts of one run or of several: learning rate, losses, gradient norm, then whatever was measured."""
+    measured = dict.fromkeys(key for run in runs for key in run.logged_keys() if key.startswith(MEASURED))
+    candidates = [
+        Panel(key="learning_rate", title="Learning rate", unit="learning rate", lines=_lines(runs, _rate_lines)),
+        *_loss_panels(runs),
+        _series_panel(runs, "grad_norm", "Gradient norm", "norm before clipping", spikes=True),
+        *(_series_panel(runs, key, _title_of(key), "") for key in measured),
+    ]
+    return [panel for panel in candidates if panel.lines]
+
+
+def thin(points: Points, limit: int = MAX_POINTS) -> Points:
+    """At most about `limit` of the points: of each stretch of equal length the lowest and the highest value.
+
+    >>> thin([(0, 1.0), (1, 5.0), (2, 2.0), (3, 0.0), (4, 3.0), (5, 3.0), (6, 9.0), (7, 4.0)], limit=4)
+    [(1, 5.0), (3, 0.0), (4, 3.0), (6, 9.0)]
+    """
+    if len(points) <= limit:
+        return points
+    stride, shown = _stride(len(points), limit), []
+    for begin in range(0, len(points), stride):
+        stretch = [point for point in points[begin : begin + stride] if math.isfinite(point[1])]
+        if stretch:
+            shown += sorted({min(stretch, key=_value), max(stretch, key=_value)})
+    return shown
+
+
+def _stride(length: int, limit: int = MAX_POINTS) -> int:
+    return math.ceil(2 * length / limit)
+
+
+def _value(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+def _lines(runs: Sequence[RunData], of_run: Callable[[int, RunData], Iterable[Line]]) -> list[Line]:
+    return [line for index, run in enumerate(runs) for line in of_run(index, run) if line.points]
+
+
+def _rate_lines(index: int, run: RunData) -> Iterable[Line]:
+    applied = [(update, rate) for update, _, rate in run.rates]
+    yield Line(label="planned", kind="planned", run=index, points=planned_rates(run))
+    yield Line(label="applied", kind="applied", run=index, points=applied)
+
+
+def _loss_panels(runs: Sequence[RunData]) -> list[Panel]:
+    """Training and validation in one chart for one run, in two for several, where colours tell the runs apart."""
+    if len(runs) == 1:
+        lines = _lines(runs, lambda index, run: [*_train_lines(index, run), *_validation_lines(index, run)])
+        return [Panel(key="loss", title="Loss", unit="loss", lines=lines)]
+    return [
+        Panel(key="loss", title="Training loss", unit="loss", lines=_lines(runs, _train_lines)),
+        Panel(key="eval_loss", title="Validation loss", unit="loss", lines=_lines(runs, _validation_lines)),
+    ]
+
+
+def _train_lines(index: int, run: RunData) -> Iterable[Line]:
+    points = run.series("loss")
+    yield Line(label="training", kind="train", run=index, points=points, spikes=_spikes(points))
+
+
+def _validation_lines(index: int, run: RunData) -> Iterable[Line]:
+    """A line for each evaluation set: `eval_loss`, `eval_<set>_loss`."""
+    for key in run.logged_keys():
+        if key.startswith("eval_") and key.endswith("loss"):
+            name = key.removeprefix("eval_").removesuffix("loss").strip("_")
+            label = f"validation, {name}" if name else "validation"
+            yield Line(label=label, kind="validation", run=index, points=run.series(key))
+
+
+def _series_panel(runs: Sequence[RunData], key: str, title: str, unit: str, *, spikes: bool = False) -> Panel:
+    lines = []
+    for index, run in enumerate(runs):
+        points = run.series(key)
+        marked = _spikes(points) if spikes else []
+        lines.append(Line(label=title.lower(), kind="measured", run=index, points=points, spikes=marked))
+    lines = [line for line in lines if line.points]
+    values = [value for line in lines for _, value in line.points if math.isfinite(value)]
+    wide = bool(values) and min(values) > 0 and max(values) > 50 * min(values)
+    return Panel(key=key, title=title, unit=unit, lines=lines, log_scale=wide)
+
+
+def _spikes(points: Points) -> Points:
+    return [points[index] for index in find_spikes([value for _, value in points])]
+
+
+def _title_of(key: str) -> str:
+    """`warmup/effective_rank` is shown as "Effective rank"."""
+    return key.removeprefix(MEASURED).replace("_", " ").replace("/", ": ").capitalize()
