@@ -46,6 +46,7 @@ from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
+from hfwarmup.training.monitor import watch_warmup
 from hfwarmup.training.optim import stretch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
@@ -248,6 +249,7 @@ def main() -> None:
     if task_args.stretch:
         trainer.create_optimizer()
         stretch_warmup(trainer.optimizer, trainer.model, task_args.stretch)
+    watch_warmup(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures; beside them the best constant answer.

@@ -39,6 +39,7 @@ from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
 from hfwarmup.training.model import build_model
+from hfwarmup.training.monitor import watch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint, train_to_end
@@ -220,6 +221,7 @@ def main() -> None:
     share = f"{trained:,} of {all_parameters:,} parameters ({trained / all_parameters:.1%})"
     logger.info("%s with LoRA of rank %d: %s are trained", model.config.model_type, lora_args.lora_rank, share)
     untouched = trainer.evaluate()
+    watch_warmup(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: adapter, metrics, pictures; on request the merged model.

@@ -25,6 +25,7 @@ from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
 from hfwarmup.training.model import build_model
+from hfwarmup.training.monitor import watch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.recorder import RunRecorder
@@ -72,6 +73,7 @@ def main() -> None:
         data_collator=default_data_collator,
         callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
+    watch_warmup(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.

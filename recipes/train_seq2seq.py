@@ -45,6 +45,7 @@ from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
+from hfwarmup.training.monitor import watch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
 from hfwarmup.training.recorder import RunRecorder
@@ -219,6 +220,7 @@ def main() -> None:
         data_collator=collator,
         callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
+    watch_warmup(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: greedy summaries and their scores beside two guesses, model, pictures.

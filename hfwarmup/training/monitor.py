@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.noise_scale import NoiseScale
-from hfwarmup.measuring.representation import angle, effective_rank, relative_change
+from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.schedules.shapes import radam
 
@@ -41,7 +41,7 @@ class WarmupMonitor(TrainerCallback):
 
     * `warmup/effective_rank`: of the last hidden state on a fixed probe batch (Roy & Vetterli 2007), after the update;
       `warmup/effective_rank_ratio`: over its value before the first update;
-    * `warmup/relative_update`: the largest ||dW|| / ||W|| of a weight matrix in this update, and
+    * `warmup/relative_update`: the largest ||dW|| / ||W|| of a weight matrix that is not 0 in this update, and
       `warmup/max_relative_update` in any update measured so far; `warmup/angle` (radians): the mean over the matrices;
     * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
     * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
@@ -99,7 +99,7 @@ class WarmupMonitor(TrainerCallback):
     ) -> None:
         if not self._before:
             return
-        largest = max(relative_change(_local(old), _local(p.detach())) for p, old in self._before)
+        largest = largest_relative_update((_local(old), _local(p.detach())) for p, old in self._before)
         self._max_update = max(self._max_update, largest)
         if self._is_marked(args, state):
             angles = [angle(_local(old), _local(p.detach())) for p, old in self._before]

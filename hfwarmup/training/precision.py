@@ -18,8 +18,8 @@ Precision = Literal["bf16", "fp16", "fp32"]
 COMPILE_SECONDS = {"cpu": 75.0, "cuda": 90.0}
 """What compiling a small transformer's forward and backward costs, once a process: assumed, to be on the safe side."""
 
-COMPILE_SPEEDUP = 1.4
-"""What compiling gains at least: assumed; `benchmarks/throughput.py --compile` measures it."""
+COMPILE_SPEEDUP = {"cpu": 1.15, "cuda": 1.4}
+"""What compiling gains: measured by `benchmarks/throughput.py --compile` on 2 CPU cores, assumed for CUDA."""
 
 
 def choose_precision(device: torch.device) -> tuple[Precision, str]:
@@ -76,7 +76,7 @@ def choose_compile(device: torch.device, *, step_seconds: float, total_steps: in
     if sys.platform == "win32":
         return False, "compiling is not tried on Windows"
     run_seconds = step_seconds * total_steps
-    saved = run_seconds * (1 - 1 / COMPILE_SPEEDUP)
+    saved = run_seconds * (1 - 1 / COMPILE_SPEEDUP.get(device.type, 1.4))
     cost = 2 * COMPILE_SECONDS.get(device.type, 90.0)
     verdict = f"about {run_seconds:.0f} s uncompiled, saves at least {saved:.0f} s, costs up to {cost:.0f} s"
     return saved > cost, verdict
