@@ -10,7 +10,7 @@ from griffe import Attribute, Class, Extension, Object
 
 
 class Docstrings(Extension):
-    """Doctests between paragraphs become code blocks, and the fields of a class, with what is said of each, one table."""
+    """Doctests between paragraphs become code blocks, and the fields of a class, with a line on each, one table."""
 
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         if obj.docstring is not None:  # Markdown would take >>> for three quotations
