@@ -3,6 +3,7 @@
 # ./launch.sh RECIPE --config FILE [--key value …]  run recipes/RECIPE.py; everything after RECIPE reaches it untouched
 # ./launch.sh test [--slow] [pytest arguments]      the test suite; --slow adds the drills of minutes
 # ./launch.sh lint                                  ruff, ruff format, mypy
+# ./launch.sh docs                                  the documentation as a site, in site/; a warning is an error
 # ./launch.sh --dry-run …                           print the commands, run nothing
 #
 # What it detects (NVIDIA GPUs, else the CPU; under SLURM also the machines) is overridden by these variables:
@@ -157,6 +158,11 @@ case ${1-} in
     run "$python" -m ruff check .
     run "$python" -m ruff format --check .
     run "$python" -m mypy
+    ;;
+  docs)
+    install docs
+    cd "$root"
+    run env NO_MKDOCS_2_WARNING=1 "$python" -m mkdocs build --strict  # the variable: no advertisement of a successor
     ;;
   *)
     recipe=$root/recipes/$1.py

@@ -36,7 +36,8 @@ def lr_range_test(
 
     Args:
         update_at: makes one update at a learning rate and returns the loss of its batch before it.
-        low, high: first and last learning rate.
+        low: first learning rate.
+        high: last learning rate.
         updates: how many, 3 or more.
 
     Raises:

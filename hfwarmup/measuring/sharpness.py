@@ -44,11 +44,13 @@ def sharpness(
     must call it. Needs memory for `products` vectors as large as the weights.
 
     Args:
-        loss, parameters, method: see `HessianProduct`.
+        loss: the loss of one batch, as for `HessianProduct`.
+        parameters: what to differentiate by.
         preconditioner: P, a positive tensor a parameter, see `adam_preconditioner`; None: the Hessian alone.
         start: `vector` of an earlier measurement: a few products instead of 10 to 30. None: a random vector.
         tolerance: relative error to stop at.
         max_products: the most products.
+        method: how the products are made, as for `HessianProduct`.
 
     >>> x = torch.nn.Parameter(torch.ones(3))
     >>> found = sharpness(lambda: (torch.tensor([1.0, 2.0, 7.0]) * x**2).sum() / 2, [x], tolerance=1e-6)
