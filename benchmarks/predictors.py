@@ -24,12 +24,14 @@ from typing import Any
 import pandas as pd
 
 from hfwarmup.measuring.spikes import robust_z_scores
+from hfwarmup.measuring.verdict import Diagnosis, diagnose
 
 PREFIX = "warmup/"
 RESULTS = Path("runs/predictors/cells.jsonl")
 WARMUP_SHARES = (0.0, 0.02, 0.10, 0.25, 0.5)
 CHECK_SHARES = (0.0, 0.10)
 READ_AT = (0.10, 0.25)
+WORTH = 0.01  # a gentler ramp must gain 1% of the loss to count
 STDLIB = {"vocab_size": 4096}
 
 
@@ -129,8 +131,9 @@ def train(cell: Cell) -> dict[str, Any]:
             trainer.train()
             torch.manual_seed(0)  # a masking collator draws the same masks for every cell
             final_loss = trainer.evaluate(validation_set)["eval_loss"]
-        except FloatingPointError:
+        except FloatingPointError as error:
             final_loss = math.nan
+            trainer.state.log_history.append({"step": trainer.state.global_step, "stopped": str(error)})
     return {**asdict(cell), "final_loss": final_loss, "log": trainer.state.log_history}
 
 
@@ -282,16 +285,15 @@ def measurements(log: list[dict[str, Any]], share: float) -> dict[str, float]:
     }
 
 
-def predictor_table(cells_done: pd.DataFrame) -> str:
-    """Spearman's rho of each measurement with the price, a column a rig and a share of the run."""
+def predictor_table(cells_done: pd.DataFrame, against: str) -> str:
+    """Spearman's rho of each measurement with a column of the cells, a column a rig and a share of the run."""
     columns = {}
     for rig, share in itertools.product(RIGS, READ_AT):
         of_rig = cells_done[(cells_done["rig"] == rig) & cells_done["seed"].isin((0, 1)) & _in_grid(cells_done)]
-        if len(of_rig) == 0:
-            continue
-        read = pd.DataFrame([measurements(log, share) for log in of_rig["log"]], index=of_rig.index)
-        ranked = read.rank().corrwith(of_rig["price"].rank())
-        columns[f"{rig}, {share:.0%} of {len(of_rig)} runs"] = ranked
+        read = pd.DataFrame([measurements(log, share) for log in of_rig["log"]], index=of_rig.index).dropna(how="all")
+        if len(read):
+            ranked = read.rank().corrwith(of_rig.loc[read.index, against].rank())
+            columns[f"{rig}, {share:.0%} of {len(read)} runs"] = ranked
     table = pd.DataFrame(columns)
     lines = ["| measurement | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(f"{rho:+.2f}" for rho in row) + " |" for name, row in table.iterrows()]
@@ -309,6 +311,53 @@ def loss_table(cells_done: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def verdict_table(cells_done: pd.DataFrame) -> str:
+    """What `diagnose` says of the checked cells, beside what a gentler ramp did with the same seed."""
+    rows = ["| peak | T_w | seed | diagnose | final loss | best of the gentler | right |", "|---" * 7 + "|"]
+    checked = cells_done[(cells_done["rig"] == "llama") & cells_done["warmup_share"].isin(CHECK_SHARES)]
+    for cell in checked.sort_values(["peak", "warmup_share", "seed"]).itertuples():
+        said, gentler = judge(cell), _gentler(cells_done, cell)
+        right = "" if math.isnan(gentler) else "yes" if _says_steep(said) == _paid(cell, gentler) else "no"
+        numbers = f"{cell.final_loss:.3f} | {gentler:.3f}".replace("nan", "")
+        rows.append(f"| {cell.peak:g} | {cell.warmup_share:.0%} | {cell.seed} | {said.verdict} | {numbers} | {right} |")
+    return "\n".join(rows)
+
+
+def accuracy_table(cells_done: pd.DataFrame) -> str:
+    """How often `diagnose` was right, a row a rig: it says too steep (or failed), and a gentler ramp gained 1%."""
+    rows = ["| rig | runs | said and so | said and not so | not said and not so | not said and so |", "|---" * 6 + "|"]
+    for rig, group in cells_done.groupby("rig", sort=False):
+        counts = {(said, paid): 0 for said in (True, False) for paid in (True, False)}
+        for cell in group.itertuples():
+            gentler = _gentler(cells_done, cell)
+            if not math.isnan(gentler):
+                counts[_says_steep(judge(cell)), _paid(cell, gentler)] += 1
+        order = ((True, True), (True, False), (False, False), (False, True))
+        rows.append(f"| {rig} | {sum(counts.values())} | " + " | ".join(str(counts[key]) for key in order) + " |")
+    return "\n".join(rows)
+
+
+def judge(cell: Any) -> Diagnosis:
+    steps = RIGS[cell.rig].steps
+    return diagnose(cell.log, total_steps=steps, warmup_steps=round(cell.warmup_share * steps), peak_lr=cell.peak)
+
+
+def _says_steep(diagnosis: Diagnosis) -> bool:
+    return diagnosis.verdict in ("too steep", "failed")
+
+
+def _paid(cell: Any, gentler: float) -> bool:
+    return bool(gentler < cell.final_loss * (1 - WORTH))
+
+
+def _gentler(cells_done: pd.DataFrame, cell: Any) -> float:
+    """The best final loss of the cells with the same seed, a peak as high or lower and a warmup as long or longer."""
+    same = cells_done[(cells_done["rig"] == cell.rig) & (cells_done["seed"] == cell.seed)]
+    ramp = same[(same["peak"] <= cell.peak) & (same["warmup_share"] >= cell.warmup_share)]
+    others = ramp[(ramp["peak"] < cell.peak) | (ramp["warmup_share"] > cell.warmup_share)]
+    return float(others["final_loss"].min())
+
+
 def _in_grid(cells_done: pd.DataFrame) -> pd.Series:
     return pd.Series([peak in RIGS[rig].peaks for rig, peak in zip(cells_done["rig"], cells_done["peak"], strict=True)])
 
@@ -316,8 +365,10 @@ def _in_grid(cells_done: pd.DataFrame) -> pd.Series:
 def table() -> None:
     """The tables of docs/predictors.md."""
     done = read_cells()
-    print("## Final validation loss, nats\n", loss_table(done), "\n## Spearman's rho with the price\n", sep="\n")
-    print(predictor_table(done))
+    print("## Final validation loss, nats\n", loss_table(done), sep="\n")
+    for column in ("price", "final_loss"):
+        print(f"\n## Spearman's rho with the {column.replace('_', ' ')}\n", predictor_table(done, column), sep="\n")
+    print("\n## What diagnose says\n", accuracy_table(done), "", verdict_table(done), sep="\n")
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from hfwarmup.reporting.page import write_report
 from hfwarmup.reporting.run_data import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN = ["./launch.sh", "pretrain_clm", "--config", "configs/pretrain_clm/stdlib.yaml", "--max_steps", "60", "--warmup", "12"]
+TRAIN = ["./launch.sh", "pretrain_clm", "--config", "configs/pretrain_clm/stdlib.yaml"]
+TRAIN += ["--max_steps", "60", "--warmup", "12"]
 TRAIN += ["--logging_steps", "1", "--eval_steps", "20", "--torch_compile", "false", "--output_dir", "runs/first-run"]
 
 

@@ -29,7 +29,7 @@ LARGE_UPDATE = 0.1
 class Diagnosis:
     """What a run's log says about its warmup."""
 
-    verdict: Literal["too short", "peak too high", "fine", "failed", "unclear"]
+    verdict: Literal["too steep", "fine", "failed", "unclear"]
     summary: str
     """One line."""
     evidence: tuple[str, ...]
@@ -60,10 +60,10 @@ def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_s
         peak_lr: the peak learning rate.
 
     >>> log = [{"step": 10, "loss": 6.0, "warmup/effective_rank": 7.0, "warmup/effective_rank_ratio": 0.125}]
-    >>> print(diagnose(log, total_steps=100, warmup_steps=2, peak_lr=1e-2))
-    warmup too short: the representation had collapsed when 10% of the run was done
-      effective rank 56 -> 7 by update 10, 0.12 of its start (a warmup long enough keeps 0.5)
-      next: warmup 25 updates (25% of the run) at the same peak; if the rank still falls, lower the peak
+    >>> print(diagnose(log, total_steps=100, warmup_steps=30, peak_lr=1e-2))
+    warmup too steep: too short for a peak of 0.01: the representation had collapsed at 10% of the run
+      effective rank 56 -> 7 by update 10, 0.12 of its start (a ramp gentle enough keeps 0.5)
+      next: peak 0.0033 with a warmup of 30 updates
     """
     failure = _failure(entries)
     if failure:
@@ -81,7 +81,7 @@ def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_s
             evidence=evidence,
             proposal="",
         )
-    return _collapsed(evidence, total_steps, warmup_steps, peak_lr)
+    return _too_steep(evidence, total_steps, warmup_steps, peak_lr)
 
 
 def _rank(entry: Mapping[str, Any]) -> tuple[float, float]:
@@ -89,17 +89,16 @@ def _rank(entry: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _rank_line(step: int, rank: float, ratio: float) -> str:
-    return (
-        f"effective rank {rank / ratio:.0f} -> {rank:.0f} by update {step}, {ratio:.2f} of its start "
-        f"(a warmup long enough keeps {LOW_RANK:g})"
-    )
+    fall = f"{rank / ratio:.0f} -> {rank:.0f}" if ratio else "-> 0"
+    return f"effective rank {fall} by update {step}, {ratio:.2f} of its start (a ramp gentle enough keeps {LOW_RANK:g})"
 
 
 def _failure(entries: Sequence[Mapping[str, Any]]) -> str:
-    losses = [(entry["step"], float(entry["loss"])) for entry in entries if "loss" in entry]
-    for step, loss in losses:
-        if not math.isfinite(loss):
-            return f"the loss was not finite at update {step}"
+    for entry in entries:
+        if "stopped" in entry:
+            return f"stopped at update {entry['step']}: {entry['stopped']}"
+        if not math.isfinite(float(entry.get("loss", 0.0))):
+            return f"the loss was not finite at update {entry['step']}"
     return ""
 
 
@@ -127,23 +126,16 @@ def _unclear(steps_done: int, total_steps: int, *, has_ranks: bool) -> Diagnosis
     return Diagnosis(verdict="unclear", summary=summary, evidence=(), proposal="")
 
 
-def _collapsed(evidence: tuple[str, ...], total_steps: int, warmup_steps: int, peak_lr: float) -> Diagnosis:
-    if warmup_steps >= LONG_WARMUP * total_steps:
-        return Diagnosis(
-            verdict="peak too high",
-            summary=f"the representation had collapsed within a warmup of {warmup_steps / total_steps:.0%} of the run",
-            evidence=evidence,
-            proposal=_lower_peak(peak_lr, warmup_steps),
-        )
-    longer = math.ceil(LONG_WARMUP * total_steps)
+def _too_steep(evidence: tuple[str, ...], total_steps: int, warmup_steps: int, peak_lr: float) -> Diagnosis:
+    lower = _lower_peak(peak_lr, warmup_steps)
+    longer = f"warmup {math.ceil(LONG_WARMUP * total_steps)} updates ({LONG_WARMUP:.0%} of the run) at the same peak"
     return Diagnosis(
-        verdict="too short",
-        summary=f"the representation had collapsed when {READ_AT:.0%} of the run was done",
+        verdict="too steep",
+        summary=f"too short for a peak of {peak_lr:.2g}: the representation had collapsed at {READ_AT:.0%} of the run",
         evidence=evidence,
-        proposal=f"warmup {longer} updates ({LONG_WARMUP:.0%} of the run) at the same peak; "
-        "if the rank still falls, lower the peak",
+        proposal=lower if warmup_steps >= LONG_WARMUP * total_steps else f"{longer}; if the rank still falls, {lower}",
     )
 
 
 def _lower_peak(peak_lr: float, warmup_steps: int) -> str:
-    return f"peak {peak_lr / 3:.2g} instead of {peak_lr:.2g}, with a warmup of {warmup_steps} updates as before"
+    return f"peak {peak_lr / 3:.2g} with a warmup of {warmup_steps} updates"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfwarmup.planning.plan import Plan
 from hfwarmup.schedules.named import schedule_names
 from hfwarmup.training.arguments import WarmupArguments, plan_again
+from hfwarmup.training.run_files import LOG, append_log
 from hfwarmup.training.scheduler import WarmupScheduler
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,8 @@ class NonFiniteGuard(TrainerCallback):
     """Stops a run at a loss or gradient that is not finite, before it reaches the weights.
 
     A non-finite loss makes the gradient non-finite, and the norm of all gradients sees any such element, so one norm an
-    update decides. Under fp16 the gradient scaler skips such updates by itself, and the guard leaves them to it.
+    update decides; the run's log.jsonl says that it was stopped. Under fp16 the gradient scaler skips such updates by
+    itself, and the guard leaves them to it.
     """
 
     def on_pre_optimizer_step(
@@ -174,6 +177,9 @@ class NonFiniteGuard(TrainerCallback):
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if not math.isfinite(norm.item()):
             lr = kwargs["optimizer"].param_groups[0]["lr"]
+            log = Path(str(args.output_dir), LOG)
+            if is_rank_zero() and log.exists():
+                append_log(log, {"step": state.global_step, "stopped": "the loss or its gradient was not finite"})
             raise FloatingPointError(
                 f"update {state.global_step}: the loss or its gradient is not finite (gradient norm {norm.item()}, "
                 f"learning rate {float(lr):g}); stopped before the weights changed; "

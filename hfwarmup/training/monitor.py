@@ -140,7 +140,7 @@ class WarmupMonitor(TrainerCallback):
             warmup_steps=planned_warmup_steps(args, state, kwargs),
             peak_lr=max(float(group["initial_lr"]) for group in kwargs["optimizer"].param_groups),
         )
-        if diagnosis.verdict in ("too short", "peak too high") and is_rank_zero():
+        if diagnosis.verdict == "too steep" and is_rank_zero():
             logger.warning("%s", diagnosis)
 
     def _is_marked(self, args: TrainingArguments, state: TrainerState) -> bool:

@@ -22,6 +22,7 @@ from hfwarmup.training.run_files import (
     LEARNING_RATES,
     LOG,
     RUN,
+    append_log,
     begins,
     log_line,
     read_learning_rates,
@@ -80,8 +81,7 @@ class RunRecorder(TrainerCallback):
         if self._log is None:  # an evaluation before the training, which begins the log
             self._early.append(entry)
             return
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(log_line(entry))
+        append_log(self._log, entry)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

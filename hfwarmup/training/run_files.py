@@ -57,6 +57,12 @@ def log_line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, default=_plain) + "\n"
 
 
+def append_log(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add an entry to a `log.jsonl`, at once in the file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(log_line(entry))
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a `log.jsonl`; a last line that is still being written is left out.
 

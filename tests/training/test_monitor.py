@@ -194,3 +194,12 @@ def test_padding_is_no_row_of_the_rank(tiny_llama):
     monitor._probe = batch
     args = SimpleNamespace(device=torch.device("cpu"), bf16=False)
     assert monitor._hidden(tiny_llama(), args).shape == (2, 32)
+
+
+def test_it_warns_once_when_the_representation_has_collapsed(make_trainer, caplog):
+    trainer = make_trainer(**LOGGED | {"warmup_steps": 0, "learning_rate": 1.0})
+    watch_warmup(trainer)
+    with caplog.at_level("WARNING", "hfwarmup.training.monitor"):
+        trainer.train()
+    (message,) = [record.getMessage() for record in caplog.records if record.name.endswith("monitor")]
+    assert message.startswith("warmup too steep: too short for a peak of 1: the representation had collapsed")
