@@ -35,7 +35,7 @@ def update_direction(optimizer: Optimizer, *, relative_lrs: Sequence[float] | No
     >>> update_direction(torch.optim.SGD([weight], lr=0.1, weight_decay=1.0))
     [tensor([1.5000, 1.5000])]
     """
-    copied = _copy_of(optimizer)
+    copied = copy_optimizer(optimizer)
     scales = [1.0] * len(optimizer.param_groups) if relative_lrs is None else relative_lrs
     for group, scale in zip(copied.param_groups, scales, strict=True):
         lr = _MAGNIFIED * scale
@@ -45,17 +45,30 @@ def update_direction(optimizer: Optimizer, *, relative_lrs: Sequence[float] | No
     return [(parameter.detach() - moved.detach()) / _MAGNIFIED for parameter, moved in rows]
 
 
-def _copy_of(optimizer: Optimizer) -> Optimizer:
-    """The optimizer on clones of its parameters and gradients; cloned here, since shards cannot be deep-copied."""
+def copy_optimizer(optimizer: Optimizer, *, share_parameters: bool = False) -> Optimizer:
+    """The optimizer with copies of its state, parameters and gradients, and without its hooks and schedulers.
+
+    With `share_parameters` the copy steps the same parameters, by their gradients, from a state of its own.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> weight.grad = torch.tensor([1.0])
+    >>> copy_optimizer(torch.optim.SGD([weight], lr=0.5)).step()
+    >>> weight.item()
+    1.0
+    """
     clones: dict[int, Any] = {}
     for parameter in parameters_of(optimizer):
-        clone = parameter.detach().clone().requires_grad_(parameter.requires_grad)
-        clone.grad = None if parameter.grad is None else parameter.grad.detach().clone()
-        clones[id(parameter)] = clone
-        for value in optimizer.state.get(parameter, {}).values():
-            if isinstance(value, Tensor):
-                clones[id(value)] = value.detach().clone()
+        clones[id(parameter)] = parameter if share_parameters else _clone(parameter)
+        # Shards cannot be deep-copied, so tensors are cloned here.
+        state = optimizer.state.get(parameter, {})
+        clones |= {id(value): value.detach().clone() for value in state.values() if isinstance(value, Tensor)}
     return copy.deepcopy(optimizer, clones)
+
+
+def _clone(parameter: Tensor) -> Tensor:
+    clone = parameter.detach().clone().requires_grad_(parameter.requires_grad)
+    clone.grad = None if parameter.grad is None else parameter.grad.detach().clone()
+    return clone
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
