@@ -42,7 +42,8 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     settings = {**read_config(config), **_flags(words)}
     names = [item.name for item in fields(PlanSettings)]
     # A recipe has more settings than the plan reads; those are left to it, but for the near misses.
-    missed = [key for key in settings if key not in names and get_close_matches(key, names, n=1, cutoff=0.9)]
+    known = (*names, "adam_beta1")  # a setting of its own, though near adam_beta2
+    missed = [key for key in settings if key not in known and get_close_matches(key, names, n=1, cutoff=0.9)]
     if missed:
         raise ValueError("\n".join(unknown_key(key, names) for key in missed))
     return PlanSettings.pick(settings)
