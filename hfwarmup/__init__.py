@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hfwarmup.planning.durations import Duration, parse_duration
     from hfwarmup.planning.plan import Plan, plan_run
     from hfwarmup.schedules.named import get_schedule
+    from hfwarmup.training.gi_adam import GIAdamW
     from hfwarmup.training.registration import register
     from hfwarmup.training.scheduler import WarmupScheduler, warmup
 
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Duration": "hfwarmup.planning.durations",
+    "GIAdamW": "hfwarmup.training.gi_adam",
     "Plan": "hfwarmup.planning.plan",
     "WarmupScheduler": "hfwarmup.training.scheduler",
     "get_schedule": "hfwarmup.schedules.named",
@@ -34,6 +36,7 @@ __all__ = [  # noqa: RUF022  in the order of use
     "get_schedule",
     "WarmupScheduler",
     "warmup",
+    "GIAdamW",
     "plan_run",
     "Plan",
     "parse_duration",

@@ -6,6 +6,7 @@ import typer
 
 from hfwarmup.commands.diagnose import diagnose
 from hfwarmup.commands.env import env
+from hfwarmup.commands.find_lr import find_lr
 from hfwarmup.commands.init import init
 from hfwarmup.commands.list import list_names
 from hfwarmup.commands.plan import plan
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 app.command("plan", context_settings=WITH_SETTINGS)(one_line_errors(plan))
 app.command("plot", context_settings=WITH_SETTINGS)(one_line_errors(plot))
+app.command("find-lr", context_settings=WITH_SETTINGS)(one_line_errors(find_lr))
 app.command("validate")(one_line_errors(validate))
 app.command("report")(one_line_errors(report))
 app.command("diagnose")(one_line_errors(diagnose))

@@ -21,6 +21,7 @@ PUBLIC = [
     "get_schedule",
     "WarmupScheduler",
     "warmup",
+    "GIAdamW",
     "plan_run",
     "Plan",
     "parse_duration",

@@ -27,7 +27,8 @@ def plot(
     curves = {}
     for path in map(Path, words[:first]):
         settings = plan_settings(path, words[first:])
-        curves[path.stem] = settings.spec(settings.plan(num_processes=num_processes, num_samples=num_samples))
+        name = f"{path.stem} (initial_lr auto: at most)" if settings.starts_at_critical_lr else path.stem
+        curves[name] = settings.spec(settings.plan(num_processes=num_processes, num_samples=num_samples))
     if output is None:
         typer.echo("\n\n".join(draw_text(name, spec) for name, spec in curves.items()))
     elif output.suffix == ".csv":

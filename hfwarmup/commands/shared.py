@@ -67,11 +67,12 @@ def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSetti
 
 def _missed(settings: Mapping[str, Any]) -> list[str]:
     """The names that are a setting of the plan, but for a slip or an older name."""
-    known = [item.name for item in fields(PlanSettings)]
+    names = [item.name for item in fields(PlanSettings)]
+    known = [*names, "adam_beta1"]  # a setting of its own, though near adam_beta2
     return [
         key
         for key, value in settings.items()
-        if key not in known and (get_close_matches(key, known, n=1, cutoff=0.9) or moved_to(key, value, known))
+        if key not in known and (get_close_matches(key, names, n=1, cutoff=0.9) or moved_to(key, value, names))
     ]
 
 

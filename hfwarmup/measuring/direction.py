@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,18 +35,40 @@ def update_direction(optimizer: Optimizer, *, relative_lrs: Sequence[float] | No
     >>> update_direction(torch.optim.SGD([weight], lr=0.1, weight_decay=1.0))
     [tensor([1.5000, 1.5000])]
     """
-    copied = copy.deepcopy(optimizer)
+    copied = copy_optimizer(optimizer)
     scales = [1.0] * len(optimizer.param_groups) if relative_lrs is None else relative_lrs
-    direction = []
-    for group, group_copy, scale in zip(optimizer.param_groups, copied.param_groups, scales, strict=True):
+    for group, scale in zip(copied.param_groups, scales, strict=True):
         lr = _MAGNIFIED * scale
-        group_copy["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr
-        for parameter, parameter_copy in zip(group["params"], group_copy["params"], strict=True):
-            parameter_copy.grad = None if parameter.grad is None else parameter.grad.detach().clone()
+        group["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr
     copied.step()
-    for parameter, moved in zip(parameters_of(optimizer), parameters_of(copied), strict=True):
-        direction.append((parameter.detach() - moved.detach()) / _MAGNIFIED)
-    return direction
+    rows = zip(parameters_of(optimizer), parameters_of(copied), strict=True)
+    return [(parameter.detach() - moved.detach()) / _MAGNIFIED for parameter, moved in rows]
+
+
+def copy_optimizer(optimizer: Optimizer, *, share_parameters: bool = False) -> Optimizer:
+    """The optimizer with copies of its state, parameters and gradients, and without its hooks and schedulers.
+
+    With `share_parameters` the copy steps the same parameters, by their gradients, from a state of its own.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> weight.grad = torch.tensor([1.0])
+    >>> copy_optimizer(torch.optim.SGD([weight], lr=0.5)).step()
+    >>> weight.item()
+    1.0
+    """
+    clones: dict[int, Any] = {}
+    for parameter in parameters_of(optimizer):
+        clones[id(parameter)] = parameter if share_parameters else _clone(parameter)
+        # Shards cannot be deep-copied, so tensors are cloned here.
+        state = optimizer.state.get(parameter, {})
+        clones |= {id(value): value.detach().clone() for value in state.values() if isinstance(value, Tensor)}
+    return copy.deepcopy(optimizer, clones)
+
+
+def _clone(parameter: Tensor) -> Tensor:
+    clone = parameter.detach().clone().requires_grad_(parameter.requires_grad)
+    clone.grad = None if parameter.grad is None else parameter.grad.detach().clone()
+    return clone
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:

@@ -13,7 +13,7 @@ from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
 from hfwarmup.schedules.curve import beta2_warmup_steps
 from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
-from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.schedules.spec import ScheduleSpec, without_auto
 
 SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
 """Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
@@ -120,9 +120,11 @@ class PlanSettings:
     def spec(self, plan: Plan) -> ScheduleSpec:
         """The schedule that `plan` is laid out on, for one parameter group.
 
+        With `initial_lr: auto` it is the whole warmup; a start that only the run can measure makes it shorter.
+
         Raises ValueError for a schedule that is not of this package, and for options that it does not take.
         """
-        options = self._curve_options()
+        options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
         if self.takes_warmup_from_beta2:
             options.setdefault("beta2", self.adam_beta2)
         return ScheduleSpec(
@@ -132,6 +134,11 @@ class PlanSettings:
             total_steps=plan.total_steps,
             peak_lrs=[plan.peak_lr],
         )
+
+    @property
+    def starts_at_critical_lr(self) -> bool:
+        """Whether the start of the warmup is measured when the run begins."""
+        return self._curve_options().get("initial_lr") == "auto"
 
     @property
     def takes_warmup_from_beta2(self) -> bool:

@@ -87,6 +87,20 @@ def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *,
     figure.savefig(path, dpi=130)
 
 
+def plot_step_sizes(
+    path: Path, *, series: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[str, float]
+) -> None:
+    """Write losses against learning rates on a logarithmic axis: name -> (learning rate, loss), with marked rates."""
+    figure, axes = _figure("loss against step size, before the first update", "loss (nats)")
+    for name, points in series.items():
+        axes.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=name)
+    for (name, lr), style in zip(marks.items(), ("--", ":"), strict=True):
+        axes.axvline(lr, color="black", linestyle=style, linewidth=1, label=f"{name} {lr:.3g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    _save(figure, axes, path)
+
+
 def _figure(title: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()

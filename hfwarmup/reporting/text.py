@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hfwarmup.schedules.spec import ScheduleSpec
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
+_EIGHTHS_WIDE = " ▏▎▍▌▋▊▉█"
 
 
 def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 10) -> str:
@@ -50,3 +52,22 @@ def write_csv(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
                 repr(spec.learning_rates(update)[0]) if update < lengths[name] else "" for name, spec in curves.items()
             ]
             writer.writerow([update, *rates])
+
+
+def draw_losses(points: Sequence[tuple[float, float]], *, columns: int = 40) -> str:
+    """A row a learning rate: the rate, the loss, and a bar from the lowest to the highest loss; cut at twice the first.
+
+    >>> print(draw_losses([(0.0, 3.0), (0.2, 4.0), (0.1, 2.0)], columns=4))
+          0        3  ██
+        0.1        2
+        0.2        4  ████
+    """
+    limit = 2 * points[0][1]
+    heights = [min(loss, limit) if math.isfinite(loss) else limit for _, loss in points]
+    low, high = min(heights), max(heights)
+    lines = []
+    for (lr, loss), height in sorted(zip(points, heights, strict=True)):
+        eighths = round((height - low) / (high - low) * columns * 8) if high > low else 0
+        bar = _EIGHTHS_WIDE[8] * (eighths // 8) + _EIGHTHS_WIDE[eighths % 8].strip()
+        lines.append(f"{lr:>7.3g} {loss:>8.4g}  {bar}".rstrip())
+    return "\n".join(lines)

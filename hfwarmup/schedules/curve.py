@@ -9,12 +9,10 @@ from functools import partial
 from typing import NamedTuple
 
 from hfwarmup.schedules import shapes
-from hfwarmup.schedules.options import BETA2_WARMUPS, ENDLESS_DECAYS, ScheduleOptions
+from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
 
 Schedule = Callable[[int], float]
 """0-based index of the update -> learning rate."""
-
-DEFAULT_INITIAL_LR = 1e-7
 
 
 class Levels(NamedTuple):

@@ -47,6 +47,9 @@ BETA2_WARMUPS = frozenset(name for name, options in WARMUP_OPTIONS.items() if "b
 ENDLESS_DECAYS = frozenset({"constant", "inverse_sqrt", "step", "plateau"})
 """Decays whose curve does not depend on the number of updates of the run."""
 
+DEFAULT_INITIAL_LR = 1e-7
+"""Where a warmup starts that was not told where."""
+
 COMMON_OPTIONS = {"warmup", "decay", "weight_decay"}
 """Options that every combination reads."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
 from hfwarmup.schedules.named import own_factory, resolve_options
-from hfwarmup.schedules.options import BETA2_WARMUPS, ENDLESS_DECAYS, ScheduleOptions
+from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,25 @@ class ScheduleSpec:
         rates = [f"{self.learning_rates(update)[0]:g} at update {update}" for update in dict.fromkeys(updates)]
         return f"schedule {self.name}: learning rate {', '.join(rates)}"
 
+    def starting_at(self, critical_lr: float) -> ScheduleSpec:
+        """The same schedule with its ramp begun at `critical_lr`, at the ramp's own rate.
+
+        With eta the highest peak it takes T_w (1 - critical_lr / eta) updates, none from eta on (Kalra & Barkeshli
+        2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its peak. Unchanged at 0.
+
+        >>> spec = ScheduleSpec(name="gradual_warmup", warmup_steps=100, total_steps=1000, peak_lrs=[1e-3])
+        >>> spec.starting_at(2.5e-4).num_warmup_steps, spec.starting_at(2.5e-4).learning_rates(0)
+        (75, [0.00025])
+        """
+        share = min(1.0, critical_lr / max(self.peak_lrs)) if max(self.peak_lrs) > 0.0 else 0.0
+        if share == 0.0:
+            return self
+        return replace(
+            self,
+            options={**self.options, "initial_ratio": share},
+            warmup_steps=round((self.warmup_steps or 0) * (1.0 - share)),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data from which `ScheduleSpec(**…)` makes the same schedule again."""
         return {**asdict(self), "peak_lrs": list(self.peak_lrs), "warmup_stretch": list(self.warmup_stretch)}
@@ -150,3 +169,17 @@ class ScheduleSpec:
             "learning_rate": peaks[0] if len(peaks) == 1 else list(self.peak_lrs),
             **({"warmup_stretch": list(self.warmup_stretch)} if self.warmup_stretch else {}),
         }
+
+
+def without_auto(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """`options` without `initial_lr: auto`, and whether it was there: a start that is measured when a run begins.
+
+    Raises ValueError where schedule `name` does not read initial_lr, or has its start said twice.
+
+    >>> without_auto("warmup_linear", {"initial_lr": "auto", "final_ratio": 0.1})
+    ({'final_ratio': 0.1}, True)
+    """
+    if options.get("initial_lr") != "auto" or own_factory(name) is not None:
+        return options, False
+    resolve_options(name, {**options, "initial_lr": DEFAULT_INITIAL_LR})
+    return {option: value for option, value in options.items() if option != "initial_lr"}, True

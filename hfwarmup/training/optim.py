@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from hfwarmup.schedules.named import own_factory, resolve_options
+from hfwarmup.schedules.options import BETA2_WARMUPS
 from hfwarmup.schedules.spec import ScheduleSpec
 
 
@@ -90,3 +93,34 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
             lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
             groups.append({**group, "lr": lr, "params": parameters, "warmup_stretch": factor})
     optimizer.param_groups[:] = groups
+
+
+def with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options`, with beta2 read from the optimizer where the warmup needs it and it is not given."""
+    if (
+        own_factory(name) is not None
+        or resolve_options(name, options).warmup not in BETA2_WARMUPS
+        or "beta2" in options
+    ):
+        return options
+    found = {group["betas"][1] for group in optimizer.param_groups if "betas" in group}
+    if len(found) != 1:
+        seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
+        raise ValueError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
+    return {**options, "beta2": float(found.pop())}
+
+
+def warmup_stretches(optimizer: Optimizer) -> list[float]:
+    """Each group's `warmup_stretch`; empty where no group has one."""
+    stretches = [float(group.get("warmup_stretch", 1.0)) for group in optimizer.param_groups]
+    return stretches if set(stretches) != {1.0} else []
+
+
+class UpdateCounter:
+    """Counts an optimizer's updates; not the scheduler itself, which the optimizer's hook would keep alive."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: Any) -> None:
+        self.count += 1

@@ -35,6 +35,19 @@ def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChan
     return configured
 
 
+def measured_start(critical_lr: float | None, policy: OnScheduleChange, *, step: int) -> float:
+    """The critical learning rate that a run with `initial_lr: auto` began at, from its checkpoint at update `step`.
+
+    0, which starts the ramp where it starts without, under `checkpoint` when there is none; else that is a ValueError.
+    """
+    if critical_lr is None and policy != "checkpoint":
+        raise ValueError(
+            f"initial_lr='auto' is measured when a run begins, and the checkpoint at update {step} did not; give "
+            "initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule."
+        )
+    return critical_lr or 0.0
+
+
 def _remedy(changed: set[str]) -> str:
     if changed == {"max_steps"}:
         return (

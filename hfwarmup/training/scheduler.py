@@ -10,12 +10,11 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from hfwarmup.schedules.named import own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
-from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.schedules.spec import ScheduleSpec, without_auto
 from hfwarmup.training.after import plateau, rescale, restore
-from hfwarmup.training.optim import check_weight_decay, decay_coefficient
-from hfwarmup.training.resume import OnScheduleChange, settle
+from hfwarmup.training.optim import UpdateCounter, check_weight_decay, decay_coefficient, warmup_stretches, with_beta2
+from hfwarmup.training.resume import OnScheduleChange, measured_start, settle
 
 OnLrMismatch = Literal["warn", "error"]
 
@@ -39,7 +38,8 @@ class WarmupScheduler(LRScheduler):
         on_schedule_change: what `load_state_dict` does when the checkpoint's schedule is another one: `error` stops,
             `config` follows this one from the checkpoint's update on, `checkpoint` goes on with the old one.
         on_lr_mismatch: what the Trainer callback does when something else changed the learning rate: warn or error.
-        **options: fields of `ScheduleOptions`.
+        **options: fields of `ScheduleOptions`; `initial_lr="auto"` waits for `start_at_critical_lr`, which a Trainer's
+            callback calls when the run begins.
 
     Raises:
         ValueError: one line with what is wrong, its value and the remedy.
@@ -73,14 +73,16 @@ class WarmupScheduler(LRScheduler):
         optimizer = getattr(optimizer, "optimizer", optimizer)
         groups = optimizer.param_groups
         self.on_schedule_change, self.on_lr_mismatch = on_schedule_change, on_lr_mismatch
+        options, self.awaits_critical_lr = without_auto(name, options)
+        self.critical_lr: float | None = None
         self.spec = ScheduleSpec(
             name=name,
-            options=_with_beta2(optimizer, name, options),
+            options=with_beta2(optimizer, name, options),
             warmup_steps=num_warmup_steps,
             total_steps=num_training_steps,
             # initial_lr is torch's convention for a peak that an earlier scheduler has moved away from.
             peak_lrs=[float(group["lr"] if after else group.get("initial_lr", group["lr"])) for group in groups],
-            warmup_stretch=_stretches(optimizer),
+            warmup_stretch=warmup_stretches(optimizer),
         )
         if after is not None and self.spec.resolved.decay != "constant":
             raise ValueError(
@@ -93,7 +95,7 @@ class WarmupScheduler(LRScheduler):
         ]
         check_weight_decay(self.spec, self._weight_decays)
         self._lr_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
-        self._updates = _UpdateCounter()
+        self._updates = UpdateCounter()
         optimizer.register_step_post_hook(self._updates)
         self._stepped_at_update = 0
         self._lay(self.spec)
@@ -107,6 +109,8 @@ class WarmupScheduler(LRScheduler):
         self._coupled = spec.resolved.weight_decay == "coupled"
         self._warmup_steps = spec.num_warmup_steps
         self._last_scheduled = self._warmup_steps if self.after is not None else float("inf")
+        if self.awaits_critical_lr:
+            self._last_scheduled = 0  # the step to update 1 ends in an error
 
     def step(self) -> None:  # type: ignore[override]  # torch's deprecated epoch argument is not taken
         """Advance to the next update. Calls beyond the first between two optimizer updates change nothing."""
@@ -119,6 +123,11 @@ class WarmupScheduler(LRScheduler):
         if self.last_epoch <= self._last_scheduled:
             self._apply(self._learning_rates(self.last_epoch))
             return
+        if self.awaits_critical_lr:
+            raise ValueError(
+                "initial_lr='auto' is measured by a Trainer and was not; give initial_lr a number, or call "
+                "start_at_critical_lr before the first update."
+            )
         assert self.after is not None
         if not isinstance(self.after, ReduceLROnPlateau):
             self.after.step()
@@ -141,10 +150,20 @@ class WarmupScheduler(LRScheduler):
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._apply_weight_decay()
 
+    def start_at_critical_lr(self, lr: float) -> None:
+        """Begin the ramp at the critical learning rate `lr`, which shortens it: see `ScheduleSpec.starting_at`.
+
+        Call it before the first update; it is what `initial_lr="auto"` waits for.
+        """
+        self.critical_lr, self.awaits_critical_lr = lr, False
+        self._lay(self.spec.starting_at(lr))
+        self._apply(self._learning_rates(self.last_epoch))
+
     def replan(self, *, peak_scale: float, num_warmup_steps: int, num_training_steps: int) -> None:
         """Lay the schedule anew, with every peak times `peak_scale` and other lengths; the update's index stays.
 
-        Raises ValueError when the lengths are impossible.
+        `num_warmup_steps` is the whole warmup, which a start at the critical learning rate shortens again. Raises
+        ValueError when the lengths are impossible.
         """
         spec = replace(
             self.spec,
@@ -152,7 +171,7 @@ class WarmupScheduler(LRScheduler):
             warmup_steps=num_warmup_steps,
             total_steps=num_training_steps,
         )
-        self._lay(spec)
+        self._lay(spec if self.critical_lr is None else spec.starting_at(self.critical_lr))
         self._own_peaks()
         self._apply(self._learning_rates(self.last_epoch))
 
@@ -200,6 +219,7 @@ class WarmupScheduler(LRScheduler):
             "last_epoch": self.last_epoch,
             "schedule": self.spec.to_dict(),
             "last_lr": [float(lr) for lr in self._last_lr],
+            "critical_lr": self.critical_lr,
             "after": None if self.after is None else self.after.state_dict(),
         }
 
@@ -216,7 +236,12 @@ class WarmupScheduler(LRScheduler):
                 "resume with the schedule that wrote it, or start a new run from its weights."
             )
         saved, step = ScheduleSpec(**state_dict["schedule"]), state_dict["last_epoch"]
-        self._lay(settle(saved, self.spec, self.on_schedule_change, step=step))
+        configured = self.spec
+        if self.awaits_critical_lr:  # measured once, when the run began
+            self.critical_lr = measured_start(state_dict.get("critical_lr"), self.on_schedule_change, step=step)
+            configured = configured.starting_at(self.critical_lr)
+            self.awaits_critical_lr = False
+        self._lay(settle(saved, configured, self.on_schedule_change, step=step))
         self.last_epoch, self._step_count = step, step + 1
         self._stepped_at_update = self._updates.count
         self._own_peaks()
@@ -261,37 +286,6 @@ def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual",
     if after.last_epoch > 0:
         raise ValueError(f"after has made {after.last_epoch} steps; wrap it before it is stepped.")
     return WarmupScheduler(after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup=shape, **options)
-
-
-class _UpdateCounter:
-    """Counts an optimizer's updates; not the scheduler itself, which the optimizer's hook would keep alive."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, *_: Any) -> None:
-        self.count += 1
-
-
-def _with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options`, with beta2 read from the optimizer where the warmup needs it and it is not given."""
-    if (
-        own_factory(name) is not None
-        or resolve_options(name, options).warmup not in BETA2_WARMUPS
-        or "beta2" in options
-    ):
-        return options
-    found = {group["betas"][1] for group in optimizer.param_groups if "betas" in group}
-    if len(found) != 1:
-        seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
-        raise ValueError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
-    return {**options, "beta2": float(found.pop())}
-
-
-def _stretches(optimizer: Optimizer) -> list[float]:
-    """Each group's `warmup_stretch`; empty where no group has one."""
-    stretches = [float(group.get("warmup_stretch", 1.0)) for group in optimizer.param_groups]
-    return stretches if set(stretches) != {1.0} else []
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -170,3 +170,14 @@ RECIPES = [path for path in sorted((ROOT / "configs").glob("*/*.yaml")) if path.
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_plan_reads_every_config(path):
     assert run("plan", path, "--num_samples", "10000").output.startswith("global batch")
+
+
+def test_a_start_that_is_measured_is_said_to_be_unknown(config):
+    """What is shown is the whole warmup."""
+    words = ["--lr_scheduler_kwargs", "{initial_lr: auto}"]
+    assert run("plan", config, *words).output.splitlines()[-1] == (
+        "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the "
+        "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+    )
+    assert run("plot", config, *words).output.startswith("run (initial_lr auto: at most): warmup_linear")
+    assert json.loads(run("plan", config, *words, "--json").output)["warmup_steps"] == 10

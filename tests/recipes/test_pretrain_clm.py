@@ -323,6 +323,26 @@ def test_a_corpus_smaller_than_a_batch_is_trained_on_or_refused_in_one_line(reci
     assert said == "" or re.fullmatch(r"error: [^\n]+", said)
 
 
+@pytest.mark.parametrize("config", ["gi_adam", "radam", "schedule_free"])
+def test_another_optimizer_by_name_trains_and_resumes(config, recipe, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    small = {
+        "config": CONFIGS / f"{config}.yaml",
+        "config_overrides": '{"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, '
+        '"num_attention_heads": 1, "num_key_value_heads": 1}',
+        "per_device_train_batch_size": 2,
+        "warmup": 1 if config == "schedule_free" else 0,
+        "max_steps": 4,
+        "save_steps": 2,
+        "eval_steps": 4,
+    }
+    assert recipe(whole, **small) == ""
+    shutil.copytree(whole / "checkpoint-2", parts / "checkpoint-2")
+    assert recipe(parts, **small, resume="must") == ""
+    assert rates_of(whole)[0] == (START if config == "schedule_free" else PEAK / 8)  # batch 2 of 16
+    torch.testing.assert_close(load_file(parts / "model.safetensors"), load_file(whole / "model.safetensors"))
+
+
 def test_a_model_that_is_broken_stops_before_its_weights_change(one, recipe, tmp_path):
     """One weight of the embedding is not a number: the first loss is not either."""
     _, trained = one
@@ -363,6 +383,6 @@ def test_every_config_parses(config, monkeypatch):
     assert training.lr_scheduler_type.value in hfwarmup.schedules.named.SCHEDULES
     assert warmup.warmup != ""
     assert warmup.reference_batch_size
-    assert hfwarmup.parse_duration(warmup.warmup).amount > 0
+    assert hfwarmup.parse_duration(warmup.warmup).amount > 0 or training.optim.value in ("gi_adamw", "radam")
     assert data.dataset
     assert model.model or model.model_type

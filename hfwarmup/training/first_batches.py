@@ -1,0 +1,103 @@
+"""A few batches of a Trainer's data and the model's loss on them, without drawing from its sampler."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments
+
+from hfwarmup.measuring.products import gradient, mean_over_ranks
+
+
+class FirstBatches:
+    """Batches of the size of an update's, from samples that are spread evenly over the training set.
+
+    No sampler is asked and no random state is used up, so the training sees the data that it would have seen. Each rank
+    has samples of its own, and losses and gradients are means over the ranks, so every rank must ask for them.
+
+    Args:
+        model: a model that gives its own loss, as a Trainer needs it; the caller sees to its mode, see `undisturbed`.
+        dataloader: the Trainer's.
+        args: the Trainer's; of it the accumulation, clipping, device and rank are read.
+        batch_size: samples a process and micro-batch.
+        count: how many batches.
+
+    Raises:
+        ValueError: the data only streams.
+    """
+
+    def __init__(
+        self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
+    ) -> None:
+        dataset: Any = dataloader.dataset
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise ValueError(
+                "the training data only streams, so nothing can be measured before the first update; "
+                "give initial_lr a number, or choose another optim than gi_adamw."
+            )
+        self.count = count
+        self._model, self._args, self._batch_size = model, args, batch_size
+        self._dataset, self._collate = dataset, dataloader.collate_fn
+
+    def mean_loss(self, index: int) -> float:
+        """The loss of batch `index` at the current weights."""
+        with torch.no_grad():
+            losses = [loss() for loss in self._losses(index)]
+        return mean_over_ranks(torch.stack(losses).mean()).item()
+
+    def write_gradients(self, index: int, parameters: Sequence[Tensor]) -> None:
+        """Put the gradient of batch `index` into `.grad`, clipped as the Trainer clips it."""
+        for parameter in parameters:
+            parameter.grad = None
+        for loss in self._losses(index):
+            for parameter, found in zip(parameters, gradient(loss, parameters), strict=True):
+                share = found / self._args.gradient_accumulation_steps
+                parameter.grad = share if parameter.grad is None else parameter.grad + share
+        if self._args.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, self._args.max_grad_norm)
+
+    def _losses(self, index: int) -> Iterator[Callable[[], Tensor]]:
+        """The loss of each micro-batch of batch `index`, as a function of the weights."""
+        accumulation = self._args.gradient_accumulation_steps
+        for micro_batch in range(accumulation):
+            samples = self._samples(index * accumulation + micro_batch)
+            yield partial(_loss, self._model, send_to_device(samples, self._args.device))
+
+    def _samples(self, micro_batch: int) -> Any:
+        """This rank's part of a micro-batch, counted over all batches."""
+        total = self.count * self._args.gradient_accumulation_steps * self._args.world_size * self._batch_size
+        first = (micro_batch * self._args.world_size + self._args.process_index) * self._batch_size
+        indices = range(first, first + self._batch_size)
+        with _random_states_kept():
+            return self._collate([self._dataset[index * len(self._dataset) // total] for index in indices])
+
+
+def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    outputs = model(**batch)
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
+    if loss is None:
+        raise ValueError(
+            f"{type(model).__name__} gives no loss for this data, so it cannot be measured; give initial_lr a number."
+        )
+    return loss
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """A data set may draw augmentations and a collator masks, from any of the three sources."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,130 @@
+"""`hfwarmup find-lr`: it measures where a run would begin, trains nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import transformers.trainer
+from typer.testing import CliRunner
+
+from hfwarmup.cli import app
+from hfwarmup.training.find_lr import find_lr
+
+SCRIPT = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
+
+from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.training.parsing import parse_arguments
+
+warmup, args = parse_arguments(WarmupArguments, RecipeArguments)
+set_seed(0)
+sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=16, max_position_embeddings=8, use_cache=False, **sizes))
+rows = torch.randint(16, (64, 8), generator=torch.Generator().manual_seed(0))
+data = [{"input_ids": row, "labels": row} for row in rows]
+plan_training(args, warmup, num_samples=len(data))
+Trainer(model=model, args=args, train_dataset=data).train()
+raise SystemExit("trained")
+"""
+CONFIG = """\
+output_dir: never
+lr_scheduler_type: gradual_warmup
+learning_rate: 0.02
+warmup: 40
+max_steps: 100
+per_device_train_batch_size: 8
+precision: fp32
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Path:
+    """A recipe of one's own, `mine.py`, with the config beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    path = tmp_path / "configs" / "mine" / "run.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(CONFIG)
+    return path
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, ["find-lr", *words])
+
+
+def test_it_reports_both_measurements_and_their_limits(config):
+    result = run(str(config), "--range_updates", "12")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"loss after one step of AdamW", result.stdout)
+    found = re.search(r"critical learning rate eta_c = (\S+), between (\S+) and (\S+), (\d+) forward", result.stdout)
+    eta_c, lower, upper, forwards = (float(text) for text in found.groups())
+    assert lower < eta_c < upper
+    assert forwards <= 12
+    saved = float(re.search(r"forwards / 2 = (\S+) of 40 updates", result.stdout)[1])
+    assert saved == pytest.approx(40 * min(1, eta_c / 0.02) - forwards / 2, abs=0.3)
+    assert re.search(r"peaks to try: \S+ \(steepest fall\) to \S+ \(lowest loss\)|the loss never falls", result.stdout)
+    assert "does not say" in result.stdout
+
+
+def test_settings_win_and_the_range_test_can_be_left_out(config):
+    result = run(str(config), "--range_updates", "0", "--optim", "sgd", "--learning_rate", "0.5")
+    assert "one step of SGD" in result.stdout
+    assert "the peak 0.5 is" in result.stdout
+    assert "range test:" not in result.stdout
+
+
+def test_it_leaves_no_folder_no_callback_and_no_argument(config):
+    before = sys.argv, list(sys.path), set(transformers.trainer.DEFAULT_CALLBACKS)
+    assert run(str(config), "--range_updates", "0").exit_code == 0
+    assert (sys.argv, sys.path) == before[:2]
+    assert len({*transformers.trainer.DEFAULT_CALLBACKS} - before[2]) <= 2  # those of register()
+    assert sorted(path.name for path in config.parents[2].iterdir()) == ["configs", "mine.py"]
+
+
+def test_the_picture(config, tmp_path):
+    picture = tmp_path / "steps.png"
+    assert run(str(config), "--range_updates", "8", "-o", str(picture)).exit_code == 0
+    assert picture.stat().st_size > 10_000
+
+
+def test_measuring_moves_no_weight(config):
+    """Two measurements in one process see the same model."""
+    first, second = (
+        find_lr(config.parents[2] / "mine.py", ["--config", str(config)], range_updates=5) for _ in range(2)
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "message"),
+    [
+        ("elsewhere", [], r"^error: .*run.yaml: cannot tell its recipe; put it into a folder named after one, as "
+                          r"configs/ does\.$"),
+        ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
+        ("mine", ["--range_updates", "2"], r"^error: updates=2: give 3 or more\.$"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(config, place, words, message):
+    moved = config.parents[1] / place / "run.yaml"
+    moved.parent.mkdir(exist_ok=True)
+    moved.write_text(CONFIG)
+    result = run(str(moved), *words)
+    assert re.match(message, str(result.exception))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import torch\n", r"mine.py: find-lr measures in a Trainer, and this script imports none\.$"),
+        ("from transformers import Trainer\n", r"mine.py: ended without training, so nothing was measured\.$"),
+    ],
+)
+def test_a_script_that_does_not_train_is_an_error(tmp_path, source, message):
+    script = tmp_path / "mine.py"
+    script.write_text(source)
+    with pytest.raises(ValueError, match=message):
+        find_lr(script, [], range_updates=0)
