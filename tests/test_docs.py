@@ -43,8 +43,13 @@ def blocks(language: str, then: str | None = None) -> list:
 
 def commands(program: str) -> list[list[str]]:
     """The words of every command of the bash blocks whose program has that name, assignments before it included."""
-    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.values[0].splitlines()]
-    return [words for words in lines if words and Path(words[_program(words)]).name == program]
+    split = [shlex.split(line, comments=True) for line in bash_lines()]
+    return [words for words in split if words and Path(words[_program(words)]).name == program]
+
+
+def bash_lines() -> list[str]:
+    texts = [block.values[0].replace("\\\n", " ") for block in blocks("bash")]
+    return [line for text in texts for line in text.splitlines()]
 
 
 def _program(words: list[str]) -> int:
@@ -56,8 +61,7 @@ def test_each_block_is_of_a_kind_that_is_tested():
     kinds = {kind for page in PAGES for kind, _ in fences(page)}
     assert kinds <= {"python", "text", "bash", "console", "yaml"}
     tested = sum(map(len, map(commands, ("launch.sh", "hfwarmup", "accelerate", "sbatch", "pip"))))
-    lines = [line for block in blocks("bash") for line in block.values[0].splitlines() if not line.startswith("#")]
-    assert tested == len(lines)
+    assert tested == len([line for line in bash_lines() if not line.startswith("#")])
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory'")  # a Trainer's default, on a machine without an accelerator
