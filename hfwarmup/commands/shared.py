@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +66,8 @@ def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSetti
 
 def _missed(settings: Mapping[str, Any]) -> list[str]:
     """The names that are a setting of the plan, but for a slip or an older name."""
+    from difflib import get_close_matches
+
     names = [item.name for item in fields(PlanSettings)]
     known = [*names, "adam_beta1"]  # a setting of its own, though near adam_beta2
     return [
