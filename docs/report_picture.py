@@ -20,15 +20,14 @@ from hfwarmup.reporting.page import write_report
 from hfwarmup.reporting.run_data import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN = ["./launch.sh", "pretrain_clm", "--config", "configs/pretrain_clm/stdlib.yaml"]
-TRAIN += ["--max_steps", "60", "--warmup", "12"]
-TRAIN += ["--logging_steps", "1", "--eval_steps", "20", "--torch_compile", "false", "--output_dir", "runs/first-run"]
+CONFIG = "configs/pretrain_clm/stdlib.yaml"
+FLAGS = "--max_steps 60 --warmup 12 --logging_steps 1 --eval_steps 20 --torch_compile false --output_dir runs/first-run"
 
 
 def main() -> None:
     run = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "first-run"
     if len(sys.argv) == 1:
-        subprocess.run(TRAIN, cwd=ROOT, check=True)
+        subprocess.run(["./launch.sh", "pretrain_clm", "--config", CONFIG, *FLAGS.split()], cwd=ROOT, check=True)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page_file = Path(folder, "report.html")
@@ -37,7 +36,9 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1200, "height": 960})
         page.goto(page_file.as_uri())
         page.wait_for_function("document.documentElement.dataset.drawn")
-        page.screenshot(path=ROOT / "docs" / "report.png")
+        height = page.locator(".key").bounding_box()["y"]
+        clip = {"x": 0, "y": 0, "width": 1200, "height": height}
+        page.screenshot(path=ROOT / "docs" / "report.png", full_page=True, clip=clip)
         browser.close()
 
 

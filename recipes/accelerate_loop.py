@@ -27,6 +27,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import rotate_checkpoints
 
 import hfwarmup
+from hfwarmup.reporting.card import write_card
 from hfwarmup.reporting.run import draw_run
 from hfwarmup.training.arguments import (
     DataArguments,
@@ -241,16 +242,17 @@ def main() -> None:
         (folder / "all_results.json").write_text(json.dumps({**speed, **metrics}, indent=4, sort_keys=True) + "\n")
         state.save_to_json(str(folder / TRAINER_STATE_NAME))
         draw_run(folder, scheduler.scheduler, state.log_history)
-        logger.info(
-            "validation loss %.3f nats a token, perplexity %.1f, %.3f bits a byte; a uniform guess is %.2f nats",
-            nats,
-            metrics["eval_perplexity"],
-            metrics["eval_bits_per_byte"],
-            uniform,
+        summary = (
+            f"validation loss {nats:.3f} nats a token, perplexity {metrics['eval_perplexity']:.1f}, "
+            f"{metrics['eval_bits_per_byte']:.3f} bits a byte; a uniform guess is {uniform:.2f} nats"
         )
+        write_card(folder, summary=summary, library_name="transformers")
+        logger.info("%s", summary)
         logger.info("model     %s", folder / "model.safetensors")
         logger.info("metrics   %s", folder / "all_results.json")
         logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
+        logger.info("card      %s", folder / "README.md")
+        logger.info("to look at it: hfwarmup report %s", folder)
 
 
 def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader) -> dict[str, float]:

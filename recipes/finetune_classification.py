@@ -33,6 +33,7 @@ from transformers import (
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -251,6 +252,7 @@ def main() -> None:
         trainer.create_optimizer()
         stretch_warmup(trainer.optimizer, trainer.model, task_args.stretch)
     watch_warmup(trainer)
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures; beside them the best constant answer.

@@ -27,6 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -223,6 +224,7 @@ def main() -> None:
     logger.info("%s with LoRA of rank %d: %s are trained", model.config.model_type, lora_args.lora_rank, share)
     untouched = trainer.evaluate()
     watch_warmup(trainer)
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: adapter, metrics, pictures; on request the merged model.

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, Trainer, default_data_collator, s
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -75,6 +76,7 @@ def main() -> None:
         callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     watch_warmup(trainer)
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.

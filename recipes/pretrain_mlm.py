@@ -30,6 +30,7 @@ from transformers import (
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -155,6 +156,7 @@ def main() -> None:
         callbacks=[NewMasksEachEpoch(train), keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     watch_warmup(trainer)
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.

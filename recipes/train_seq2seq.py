@@ -32,6 +32,7 @@ from transformers import (
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import (
     DataArguments,
     ModelArguments,
@@ -222,6 +223,7 @@ def main() -> None:
         callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
     watch_warmup(trainer)
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: greedy summaries and their scores beside two guesses, model, pictures.

@@ -20,6 +20,7 @@ from transformers import EvalPrediction, Trainer, default_data_collator, set_see
 
 import hfwarmup
 from hfwarmup.reporting.run import finish_run
+from hfwarmup.reporting.tracking import track_plan
 from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
 from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
@@ -150,13 +151,7 @@ class Windows(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        engines: list[Engine],
-        data: TimeSeriesArguments,
-        *,
-        mean: np.ndarray,
-        std: np.ndarray,
-        last_only: bool = False,
+        self, engines: list[Engine], data: TimeSeriesArguments, *, mean: np.ndarray, std: np.ndarray, last_only=False
     ) -> None:
         windows, labels = [], []
         for engine in engines:
@@ -164,9 +159,8 @@ class Windows(torch.utils.data.Dataset):
             missing = max(0, data.window_cycles - len(features))
             features = np.concatenate([np.repeat(features[:1], missing, axis=0), features])
             cut = np.lib.stride_tricks.sliding_window_view(features, data.window_cycles, axis=0).swapaxes(1, 2)
-            ends = (
-                slice(-1, None) if last_only else slice((len(cut) - 1) % data.window_stride, None, data.window_stride)
-            )
+            first, stride = (-1, 1) if last_only else ((len(cut) - 1) % data.window_stride, data.window_stride)
+            ends = slice(first, None, stride)
             windows.append(cut[ends])
             labels.append(engine.rul[-len(cut) :][ends])
         self.windows = torch.from_numpy(np.concatenate(windows).astype(np.float32))
@@ -281,6 +275,7 @@ def main() -> None:
         compute_metrics=rul_metrics,
         callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
     )
+    track_plan(trainer, keeper)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics beside the baselines', pictures.

@@ -28,7 +28,7 @@ def report(
     if path.suffix != ".html":
         raise ValueError(f"output={path}: choose a name that ends in .html.")
     if find_spec("plotly") is None:
-        raise ValueError("report draws with Plotly, which is not installed; pip install 'hfwarmup[report]'.")
+        raise ValueError("report draws with Plotly, which is not installed; pip install 'plotly>=6.3' jinja2.")
     read = read_runs(runs)
     from hfwarmup.reporting.page import write_report
 

@@ -1,4 +1,4 @@
-"""What a recipe leaves in its run folder: model, metrics, pictures."""
+"""What a recipe leaves in its run folder: model, metrics, pictures, model card."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer
 
+from hfwarmup.reporting.card import own_model_card
 from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
 from hfwarmup.training.run_files import LEARNING_RATES, read_learning_rates
 from hfwarmup.training.scheduler import WarmupScheduler
@@ -23,23 +24,29 @@ WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.
 def finish_run(
     trainer: Trainer, *, train_metrics: dict[str, float], eval_metrics: dict[str, float], summary: str
 ) -> None:
-    """Save a finished run's model, metrics and pictures, and say where they are. The last call of a recipe.
+    """Save a finished run's model, metrics, pictures and model card, and say where they are. The last call of a recipe.
 
     The metrics go into `train_results.json`, `eval_results.json` and, together, `all_results.json`; `summary` is one
-    line for the user. `run_recipe` then destroys the process group.
+    line for the user and the first of the card. The model comes last, since with `push_to_hub` saving it publishes the
+    folder. `run_recipe` then destroys the process group.
     """
-    trainer.save_model()
     trainer.save_metrics("train", train_metrics)
     trainer.save_metrics("eval", eval_metrics)
     trainer.save_state()
     if trainer.is_world_process_zero():
         folder = Path(str(trainer.args.output_dir))
         draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
+    own_model_card(trainer, summary=summary)
+    trainer.save_model()
+    trainer.create_model_card()  # once more: peft saves one of its own with the adapter
+    if trainer.is_world_process_zero():
         logger.info("%s", summary)
         weights = next((name for name in WEIGHTS if (folder / name).exists()), "")
         logger.info("model     %s", folder / weights)
         logger.info("metrics   %s", folder / "all_results.json")
         logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
+        logger.info("card      %s", folder / "README.md")
+        logger.info("to look at it: hfwarmup report %s", folder)
 
 
 def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[Mapping[str, Any]]) -> None:

@@ -54,8 +54,9 @@ class RunData:
         return 0 if self.spec is None else self.spec.num_warmup_steps
 
     def series(self, key: str) -> Points:
-        """The values of a key of the log."""
-        return [(entry["step"], float(entry[key])) for entry in self.log if isinstance(entry.get(key), int | float)]
+        """The values of a key of the log; of an update that was logged twice the last one."""
+        values = {entry["step"]: float(entry[key]) for entry in self.log if isinstance(entry.get(key), int | float)}
+        return list(values.items())
 
     def logged_keys(self) -> list[str]:
         """The keys of the log, in the order of their appearance."""

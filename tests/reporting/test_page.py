@@ -196,7 +196,7 @@ def test_errors_of_one_line(words, line):
 def test_without_plotly_the_extra_is_named(make_run, monkeypatch):
     monkeypatch.setattr("hfwarmup.commands.report.find_spec", lambda _: None)
     result = CliRunner().invoke(app, ["report", str(make_run())])
-    line = "error: report draws with Plotly, which is not installed; pip install 'hfwarmup[report]'."
+    line = "error: report draws with Plotly, which is not installed; pip install 'plotly>=6.3' jinja2."
     assert (result.exit_code, result.output.strip()) == (1, line)
 
 
