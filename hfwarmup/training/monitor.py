@@ -18,6 +18,7 @@ from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.measuring.verdict import READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
 from hfwarmup.training.callbacks import is_rank_zero, planned_warmup_steps
+from hfwarmup.training.sharpness_probe import SharpnessProbe
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ PREFIX = "warmup/"
 """What the names of the measured values in the log begin with."""
 
 
-def watch_warmup(trainer: Trainer) -> WarmupMonitor:
+def watch_warmup(trainer: Trainer, *, sharpness: bool = False) -> WarmupMonitor:
     """Add a WarmupMonitor in front of a Trainer's callbacks, so that its trackers see what is measured too."""
-    monitor = WarmupMonitor()
+    monitor = WarmupMonitor(sharpness=sharpness)
     trainer.callback_handler.callbacks.insert(0, monitor)
     return monitor
 
@@ -48,14 +49,17 @@ class WarmupMonitor(TrainerCallback):
     * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
     * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
     * `warmup/clipped_share`: of the updates logged so far, how many had their gradient clipped;
-    * `warmup/noise_scale_samples`: from the micro-batches of gradient accumulation, where there is any.
+    * `warmup/noise_scale_samples`: from the micro-batches of gradient accumulation, where there is any;
+    * `warmup/sharpness` and `warmup/sharpness_ratio`, if asked for: see SharpnessProbe. It costs several updates' time
+      a measurement.
 
     Dropout is off while it measures, and modes, random state and gradients are as before: on one process a run with it
     and one without end with the same weights, bit by bit. A resumed run finds what it needs of its past in the log. Of
     sharded weights each rank measures its own shards, and rank 0 logs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sharpness: bool = False) -> None:
+        self._sharpness = SharpnessProbe() if sharpness else None
         self._marks: list[int] = []
         self._initial_rank = math.nan
         self._max_update = 0.0
@@ -66,9 +70,10 @@ class WarmupMonitor(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = kwargs["model"]
-        self._probe = _probe_batch(kwargs["train_dataloader"]) if _gives_hidden_states(model) else None
-        if self._probe is None:
-            logger.info("no effective rank is measured: %s", "the model has no hidden states or the data no length")
+        self._probe = _probe_batch(kwargs["train_dataloader"], args)
+        self._has_rank = self._probe is not None and _gives_hidden_states(model)
+        if not self._has_rank and is_rank_zero():
+            logger.info("no effective rank is measured: the model has no hidden states or the data no length")
         marks = {-(-state.max_steps * mark // MARKS) for mark in range(1, MARKS + 1)}
         self._marks = sorted(mark for mark in marks if mark > state.global_step)
         self._before: list[tuple[Tensor, Tensor]] = []
@@ -77,7 +82,7 @@ class WarmupMonitor(TrainerCallback):
         self._noise_scale = NoiseScale()
         self._initial_rank, self._max_update = self._from_log(state)
         self._judged = state.global_step >= READ_AT * state.max_steps
-        if state.global_step == 0 and self._probe is not None:
+        if state.global_step == 0 and self._has_rank:
             self._initial_rank = effective_rank(self._hidden(model, args))
 
     def on_substep_end(
@@ -95,8 +100,11 @@ class WarmupMonitor(TrainerCallback):
         if marked or _is_power_of_two(state.global_step + 1):
             matrices = (p for p in kwargs["model"].parameters() if p.requires_grad and p.ndim >= 2)
             self._before = [(p, p.detach().clone()) for p in matrices]
-        if marked and self._probe is not None:
+        if marked and self._has_rank:
             self._hidden_before = self._hidden(kwargs["model"], args)
+        if marked and self._sharpness is not None and self._probe is not None:
+            optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
+            self._measured = self._sharpness.measure(kwargs["model"], optimizer, self._probe)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -107,7 +115,7 @@ class WarmupMonitor(TrainerCallback):
         self._max_update = max(self._max_update, largest)
         if self._is_marked(args, state):
             angles = [angle(_local(old), _local(p.detach())) for p, old in self._before]
-            self._measured = {"relative_update": largest, "angle": sum(angles) / len(angles)}
+            self._measured |= {"relative_update": largest, "angle": sum(angles) / len(angles)}
             self._measured |= self._of_the_representation(kwargs["model"], args)
             self._measured |= _rectification(kwargs["optimizer"], state.global_step + 1)
             self._marks = [mark for mark in self._marks if mark > state.global_step + 1]
@@ -152,7 +160,7 @@ class WarmupMonitor(TrainerCallback):
         return not fits or done % int(state.logging_steps) == 0
 
     def _of_the_representation(self, model: nn.Module, args: TrainingArguments) -> dict[str, float]:
-        if self._probe is None:
+        if not self._has_rank:
             return {}
         hidden = self._hidden(model, args)
         rank = effective_rank(hidden)
@@ -206,7 +214,7 @@ def _gives_hidden_states(model: nn.Module) -> bool:
     return isinstance(getattr(model, "config", None), PretrainedConfig)
 
 
-def _probe_batch(dataloader: DataLoader) -> dict[str, Tensor] | None:
+def _probe_batch(dataloader: DataLoader, args: TrainingArguments) -> dict[str, Tensor] | None:
     """The first samples of the training data, about PROBE_TOKENS in all; None for data that only streams."""
     dataset = cast(Any, dataloader.dataset)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -214,7 +222,8 @@ def _probe_batch(dataloader: DataLoader) -> dict[str, Tensor] | None:
     with torch.random.fork_rng():  # a collator may mask at random
         tokens = max(tensor.numel() for tensor in dataloader.collate_fn([dataset[0]]).values())
         count = max(1, min(len(dataset), PROBE_TOKENS // tokens))
-        return dict(dataloader.collate_fn([dataset[index] for index in range(count)]))
+        batch = dataloader.collate_fn([dataset[index] for index in range(count)])
+    return {name: tensor.to(args.device) for name, tensor in batch.items()}
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -169,23 +169,51 @@ def test_the_noise_scale_is_made_of_micro_batch_and_batch(make_trainer):
     assert measured(trainer, "noise_scale_samples")[2] == pytest.approx(expected, rel=1e-4)
 
 
+class Regression(torch.nn.Module):
+    """The mean of (w x - y)^2, whose Hessian is 2 E[x x']."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 1, bias=False)
+
+    def forward(self, x, labels):
+        return {"loss": (self.linear(x).squeeze(-1) - labels).square().mean()}
+
+
+POINTS = [{"x": torch.tensor(x), "labels": torch.tensor(1.0)} for x in ([1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0])]
+
+
 def test_a_model_without_hidden_states_has_no_rank(make_trainer, caplog):
-    class Regression(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(3, 1)
-
-        def forward(self, x, labels):
-            return {"loss": (self.linear(x).squeeze(-1) - labels).square().mean()}
-
-    data = [{"x": torch.ones(3), "labels": torch.tensor(1.0)} for _ in range(8)]
-    trainer = make_trainer(trainer={"model": Regression(), "train_dataset": data}, **LOGGED)
+    trainer = make_trainer(trainer={"model": Regression(), "train_dataset": POINTS}, **LOGGED)
     watch_warmup(trainer)
     with caplog.at_level("INFO", "hfwarmup.training.monitor"):
         trainer.train()
-    assert caplog.messages == ["no effective rank is measured: the model has no hidden states or the data no length"]
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("monitor")]
+    assert said == ["no effective rank is measured: the model has no hidden states or the data no length"]
     assert measured(trainer, "effective_rank") == {}
     assert len(measured(trainer, "relative_update")) == 20
+
+
+def test_the_sharpness_of_a_known_hessian_over_the_threshold(make_trainer):
+    """2 E[x x'] = diag(2, 8, 18) / 3 has the sharpness 6; SGD without momentum stands 2 / lr."""
+    run = LOGGED | {"lr_scheduler_type": "gradual_warmup", "optim": "sgd"}
+    trainer = make_trainer(trainer={"model": Regression(), "train_dataset": POINTS}, **run)
+    watch_warmup(trainer, sharpness=True)
+    trainer.train()
+    assert measured(trainer, "sharpness") == pytest.approx(dict.fromkeys(range(2, 41, 2), 6.0), rel=0.01)
+    assert measured(trainer, "sharpness_ratio")[40] == pytest.approx(6.0 / (2 / 1e-2), rel=0.01)
+
+
+def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
+    ends = []
+    for watch in (False, True):
+        trainer = make_trainer(trainer={"model": dropping_llama()}, **LOGGED)
+        if watch:
+            watch_warmup(trainer, sharpness=True)
+        trainer.train()
+        ends.append([p.detach().clone() for p in trainer.model.parameters()])
+    assert measured(trainer, "sharpness_ratio")
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_padding_is_no_row_of_the_rank(tiny_llama):

@@ -1,0 +1,53 @@
+"""How sharp the loss is where a Trainer stands, relative to what its optimizer can stand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from hfwarmup.measuring.direction import parameters_of
+from hfwarmup.measuring.sharpness import sharpness
+from hfwarmup.measuring.thresholds import adam_preconditioner, stability_threshold
+from hfwarmup.measuring.undisturbed import undisturbed
+from hfwarmup.training.callbacks import is_rank_zero
+
+logger = logging.getLogger(__name__)
+
+
+class SharpnessProbe:
+    """lambda_max on one batch, of the Hessian for SGD and of the preconditioned Hessian for Adam.
+
+    Each measurement starts from the eigenvector of the one before. It takes 10 to 30 products with the Hessian the
+    first time and a few later on, and memory for as many vectors of the size of the weights.
+    """
+
+    def __init__(self) -> None:
+        self._eigenvector: Tensor | None = None
+
+    def measure(self, model: nn.Module, optimizer: Optimizer, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """`sharpness`, and `sharpness_ratio`: over the threshold at the learning rate of the coming update.
+
+        Above a ratio of 1 a quadratic loss would climb. Call it before the update, with the gradients present. Raises
+        ValueError for an optimizer whose threshold is not known.
+        """
+        parameters = parameters_of(optimizer)
+        preconditioner = None
+        if isinstance(optimizer, (Adam, AdamW)):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            preconditioner = adam_preconditioner(optimizer, gradients)
+        with undisturbed(model):
+            found = sharpness(
+                lambda: model(**batch)["loss"],
+                parameters,
+                preconditioner=preconditioner,
+                start=self._eigenvector,
+                tolerance=0.01,
+            )
+        if self._eigenvector is None and is_rank_zero():
+            logger.info("sharpness by %s, %d products the first time", found.method, found.products)
+        self._eigenvector = found.vector
+        return {"sharpness": found.value, "sharpness_ratio": found.value / stability_threshold(optimizer)}
