@@ -15,7 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
+from hfwarmup.measuring.critical_lr import critical_lr
+from hfwarmup.recipe_files import import_script
 from hfwarmup.schedules.named import SCHEDULES
+from hfwarmup.training.find_lr import FoundLr
+from hfwarmup.training.parsing import read_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -126,9 +130,17 @@ def hfwarmup_says(words: list[str]) -> str:
     return result.output
 
 
+def found_lr(script: Path, words: list[str], *, range_updates: int) -> FoundLr:
+    """What find-lr measures, without building the recipe's data; its settings are read as the recipe does."""
+    read_arguments(import_script(script).ARGUMENTS, words)
+    critical = critical_lr(lambda lr: (1 - 7 * lr) ** 2, start=1.0, upper=10.0)
+    return FoundLr(critical=critical, range_test=None, peak_lr=1e-3, warmup_steps=10, optimizer="AdamW")
+
+
 @pytest.mark.parametrize("line", sorted({shlex.join(words[1:]) for words in calls("hfwarmup")}))
-def test_a_command_of_hfwarmup_works(line, here):
+def test_a_command_of_hfwarmup_works(line, here, monkeypatch):
     words = shlex.split(line)
+    monkeypatch.setattr("hfwarmup.training.find_lr.find_lr", found_lr)
     write_run = runpy.run_path(str(ROOT / "tests/reporting/conftest.py"))["write_run"]
     for word in words:
         if word.startswith("runs/"):
@@ -159,6 +171,11 @@ def test_the_map_of_the_readme_names_every_module_and_nothing_else():
         named |= {first, *(str(Path(first).with_name(other)) for other in others)}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hfwarmup").rglob("*.py")}
     assert named == {module for module in modules if not module.endswith("__init__.py")}
+
+
+def test_each_page_is_in_the_navigation():
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
 
 
 def test_each_schedule_is_on_its_page():

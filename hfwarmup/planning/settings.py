@@ -232,7 +232,8 @@ class PlanSettings:
 
     def _check_options(self) -> None:
         if self.lr_scheduler_type in SCHEDULES:
-            resolve_options(self.lr_scheduler_type, self._curve_options())
+            options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
+            resolve_options(self.lr_scheduler_type, options)
 
     def _check_one_warmup(self) -> None:
         if self.warmup == "":

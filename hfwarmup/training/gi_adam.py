@@ -26,7 +26,9 @@ class GIAdamW(AdamW):
     parameters too. A state that is loaded is not initialised again; that of an AdamW can be loaded.
 
     Args:
-        params, lr, **settings: those of `torch.optim.AdamW`.
+        params: those of `torch.optim.AdamW`.
+        lr: that of `torch.optim.AdamW`.
+        **settings: the others of `torch.optim.AdamW`.
 
     Source: Kalra & Barkeshli 2024, arXiv:2406.09405, section 6.2 and appendix I.2. The mean over batches and the value
     of elements without gradient are ours.
