@@ -15,6 +15,9 @@ MAX_POINTS = 2000
 MEASURED = "warmup/"
 """Prefix of the log's keys that are measurements."""
 
+UNITS = {"warmup/angle": "radians", "warmup/noise_scale_samples": "samples"}
+"""Units of the measurements that have one."""
+
 Kind = Literal["planned", "applied", "train", "validation", "measured"]
 
 
@@ -59,7 +62,7 @@ def make_panels(runs: Sequence[RunData]) -> list[Panel]:
         Panel(key="learning_rate", title="Learning rate", unit="learning rate", lines=_lines(runs, _rate_lines)),
         *_loss_panels(runs),
         _series_panel(runs, "grad_norm", "Gradient norm", "norm before clipping", spikes=True),
-        *(_series_panel(runs, key, _title_of(key), "") for key in measured),
+        *(_series_panel(runs, key, _title_of(key), UNITS.get(key, "")) for key in measured),
     ]
     return [panel for panel in candidates if panel.lines]
 
