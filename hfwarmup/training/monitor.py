@@ -44,8 +44,9 @@ class WarmupMonitor(TrainerCallback):
 
     * `warmup/effective_rank`: of the last hidden state on a fixed probe batch (Roy & Vetterli 2007), after the update;
       `warmup/effective_rank_ratio`: over its value before the first update;
-    * `warmup/relative_update`: the largest ||dW|| / ||W|| of a weight matrix that is not 0 in this update, and
-      `warmup/max_relative_update` in any update measured so far; `warmup/angle` (radians): the mean over the matrices;
+    * `warmup/relative_update`: the largest ||dW|| / ||W|| of a weight matrix in this update, and
+      `warmup/max_relative_update` in any update measured so far (without the matrices that begin at 0, such as half of
+      a LoRA adapter); `warmup/angle` (radians): the mean over the matrices;
     * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
     * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
     * `warmup/clipped_share`: of the updates logged so far, how many had their gradient clipped;
@@ -76,6 +77,8 @@ class WarmupMonitor(TrainerCallback):
             logger.info("no effective rank is measured: the model has no hidden states or the data no length")
         marks = {-(-state.max_steps * mark // MARKS) for mark in range(1, MARKS + 1)}
         self._marks = sorted(mark for mark in marks if mark > state.global_step)
+        matrices = (p for p in model.parameters() if p.requires_grad and p.ndim >= 2)
+        self._matrices = [p for p in matrices if _local(p.detach()).any()]
         self._before: list[tuple[Tensor, Tensor]] = []
         self._measured: dict[str, float] = {}
         self._micro_squared_norm = math.nan
@@ -98,8 +101,7 @@ class WarmupMonitor(TrainerCallback):
     ) -> None:
         marked = self._is_marked(args, state)
         if marked or _is_power_of_two(state.global_step + 1):
-            matrices = (p for p in kwargs["model"].parameters() if p.requires_grad and p.ndim >= 2)
-            self._before = [(p, p.detach().clone()) for p in matrices]
+            self._before = [(p, p.detach().clone()) for p in self._matrices]
         if marked and self._has_rank:
             self._hidden_before = self._hidden(kwargs["model"], args)
         if marked and self._sharpness is not None and self._probe is not None:

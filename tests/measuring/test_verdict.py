@@ -10,18 +10,11 @@ import pytest
 from hfwarmup.measuring.verdict import diagnose
 
 
-def log_of(ratios, start=50.0, every=5, **more):
-    """A log entry every 5 updates, the loss falling, with these effective ranks over their start."""
+def log_of(updates, every=5, **more):
+    """A log entry every 5 updates, the loss falling, with these largest relative updates so far."""
     return [
-        {
-            "step": every * (number + 1),
-            "loss": 8.0 - 0.1 * number,
-            "warmup/effective_rank": start * ratio,
-            "warmup/effective_rank_ratio": ratio,
-            "warmup/max_relative_update": 0.01,
-            **more,
-        }
-        for number, ratio in enumerate(ratios)
+        {"step": every * (number + 1), "loss": 8.0 - 0.1 * number, "warmup/max_relative_update": largest, **more}
+        for number, largest in enumerate(updates)
     ]
 
 
@@ -29,42 +22,49 @@ RUN = {"total_steps": 100, "warmup_steps": 2, "peak_lr": 1e-2}
 
 
 @pytest.mark.parametrize(
-    ("ratios", "verdict"),
+    ("updates", "verdict"),
     [
-        ([0.9, 0.51, 0.1, 0.1], "fine"),  # what comes after 10% of the run is the model's own way
-        ([0.9, 0.49, 0.8, 0.9], "too steep"),
-        ([0.1, 0.9], "fine"),  # the last measurement up to 10% counts
-        ([0.9], "unclear"),  # 5 of 100 updates
+        ([0.01, 0.029, 0.5], "fine"),  # what comes after 10% of the run is not the warmup's
+        ([0.01, 0.03, 0.03], "too steep"),
+        ([0.5], "unclear"),  # 5 of 100 updates
         ([], "unclear"),
     ],
 )
-def test_the_rank_at_a_tenth_of_the_run_decides(ratios, verdict):
-    assert diagnose(log_of(ratios), **RUN).verdict == verdict
+def test_the_largest_update_of_the_first_tenth_decides(updates, verdict):
+    assert diagnose(log_of(updates), **RUN).verdict == verdict
 
 
-def test_a_short_warmup_is_lengthened_and_a_long_one_keeps_its_length():
-    short = diagnose(log_of([0.3, 0.2]), **RUN)
-    assert short.summary == "too short for a peak of 0.01: the representation had collapsed at 10% of the run"
-    assert short.proposal == (
-        "warmup 25 updates (25% of the run) at the same peak; if the rank still falls, "
-        "peak 0.0033 with a warmup of 2 updates"
-    )
-    long = diagnose(log_of([0.3, 0.2]), **RUN | {"warmup_steps": 30})
-    assert long.proposal == "peak 0.0033 with a warmup of 30 updates"
+@pytest.mark.parametrize(
+    ("largest", "warmup_steps", "proposal"),
+    [
+        # from a tenth of the run on, the learning rate at that tenth goes with 1 / warmup
+        (0.06, 2, "warmup 20 updates (20% of the run) at the same peak, a ramp 2.0 times as gentle"),
+        (0.06, 20, "warmup 40 updates (40% of the run) at the same peak, a ramp 2.0 times as gentle"),
+        (0.03, 10, "warmup 10 updates (10% of the run) at the same peak, a ramp 1.0 times as gentle"),
+        # 10 x 10% = 100% of the run is too long: half of it, to half the peak
+        (0.3, 10, "warmup 50 updates (50% of the run) at a peak of 0.005, a ramp 10.0 times as gentle"),
+    ],
+)
+def test_the_next_ramp_is_as_many_times_gentler_as_the_update_was_too_large(largest, warmup_steps, proposal):
+    said = diagnose(log_of([largest] * 3), **RUN | {"warmup_steps": warmup_steps})
+    assert said.summary == "too short for a peak of 0.01, by 10% of the run"
+    assert said.proposal == proposal
 
 
-def test_the_evidence_names_rank_update_and_spikes():
-    entries = log_of([0.9, 0.14, *[0.1] * 18], **{"warmup/max_relative_update": 0.305})
+def test_the_evidence_names_update_rank_and_spikes():
+    entries = log_of([0.305] * 20)
+    for step, rank in ((5, 45.0), (10, 7.0), (15, 20.0)):
+        entries[step // 5 - 1] |= {"warmup/effective_rank": rank, "warmup/effective_rank_ratio": rank / 50}
     entries[10]["loss"] = 20.0
     assert diagnose(entries, **RUN).evidence == (
-        "effective rank 50 -> 7 by update 10, 0.14 of its start (a ramp gentle enough keeps 0.5)",
-        "one update moved a weight matrix by 30% of its size",
+        "one update moved a weight matrix by 30.5% of its size (a ramp gentle enough stays below 3%)",
+        "effective rank 7 at update 10, its lowest: 14% of its start",
         "a spike of the loss at update 55, to 20.00, back by update 60 (catapult)",
     )
 
 
 def test_a_run_that_was_stopped_has_failed():
-    entries = [*log_of([0.9]), {"step": 7, "stopped": "the loss or its gradient was not finite"}]
+    entries = [*log_of([0.01]), {"step": 7, "stopped": "the loss or its gradient was not finite"}]
     said = diagnose(entries, **RUN)
     assert (said.verdict, said.summary) == (
         "failed", "stopped at update 7: the loss or its gradient was not finite"
@@ -76,9 +76,9 @@ def test_a_run_that_was_stopped_has_failed():
 @pytest.mark.parametrize(
     ("entries", "summary"),
     [
-        (log_of([0.9]), "only 5 of 100 updates are logged; ask again when 10% are done"),
-        ([{"step": 50, "loss": 5.0}], "no effective rank is in the log; train with watch_warmup(trainer)"),
-        (log_of([0.9], every=50), "no effective rank was measured in the first 10% of the run"),
+        (log_of([0.01]), "only 5 of 100 updates are logged; ask again when 10% are done"),
+        ([{"step": 50, "loss": 5.0}], "nothing was measured; train with watch_warmup(trainer)"),
+        (log_of([0.01], every=50), "nothing was measured in the first 10% of the run"),
     ],
 )
 def test_where_the_evidence_is_thin_it_abstains_and_says_why(entries, summary):
@@ -86,11 +86,7 @@ def test_where_the_evidence_is_thin_it_abstains_and_says_why(entries, summary):
     assert (said.verdict, said.summary, said.proposal) == ("unclear", summary, "")
 
 
-def test_a_rank_of_zero_has_no_start():
-    assert diagnose(log_of([0.0, 0.0]), **RUN).evidence[0].startswith("effective rank -> 0 by update 10, 0.00")
-
-
 def test_as_json_it_has_what_the_report_reads():
-    read = json.loads(diagnose(log_of([0.9, 0.9]), **RUN).to_json())
+    read = json.loads(diagnose(log_of([0.01, 0.01]), **RUN).to_json())
     assert set(read) == {"verdict", "summary", "evidence", "proposal"}
     assert read["verdict"] == "fine"

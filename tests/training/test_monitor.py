@@ -216,6 +216,15 @@ def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
+def test_a_matrix_that_begins_at_zero_is_no_measure(make_trainer, tiny_llama):
+    model = tiny_llama()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    trainer = make_trainer(trainer={"model": model}, **LOGGED)
+    watch_warmup(trainer)
+    trainer.train()
+    assert measured(trainer, "max_relative_update")[2] < 0.2  # its own first update would be without bound
+
+
 def test_padding_is_no_row_of_the_rank(tiny_llama):
     monitor = WarmupMonitor()
     batch = {"input_ids": torch.tensor([[1, 2, 3, 4]]), "attention_mask": torch.tensor([[1, 1, 0, 0]])}
@@ -224,10 +233,10 @@ def test_padding_is_no_row_of_the_rank(tiny_llama):
     assert monitor._hidden(tiny_llama(), args).shape == (2, 32)
 
 
-def test_it_warns_once_when_the_representation_has_collapsed(make_trainer, caplog):
+def test_it_warns_once_of_a_ramp_that_is_too_steep(make_trainer, caplog):
     trainer = make_trainer(**LOGGED | {"warmup_steps": 0, "learning_rate": 1.0})
     watch_warmup(trainer)
     with caplog.at_level("WARNING", "hfwarmup.training.monitor"):
         trainer.train()
     (message,) = [record.getMessage() for record in caplog.records if record.name.endswith("monitor")]
-    assert message.startswith("warmup too steep: too short for a peak of 1: the representation had collapsed")
+    assert message.startswith("warmup too steep: too short for a peak of 1, by 10% of the run")
