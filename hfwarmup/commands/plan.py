@@ -33,11 +33,6 @@ def plan(
         typer.echo(plans[0])
     else:
         _print_table(plans)
-    if settings.starts_at_critical_lr and not json:
-        typer.echo(
-            "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the "
-            "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
-        )
 
 
 def _count(word: str) -> int:

@@ -18,6 +18,12 @@ from hfwarmup.schedules.spec import ScheduleSpec, without_auto
 SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
 """Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
 
+MEASURED_START = (
+    "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the warmup to "
+    "warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+)
+"""What a plan says in the place of the ends of a curve whose start is not known yet."""
+
 TRANSFORMERS_SCHEDULES = (
     "linear",
     "cosine",
@@ -202,12 +208,13 @@ class PlanSettings:
         if self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
             return replace(plan, schedule=self.lr_scheduler_type)
         spec = self.spec(plan)
+        measured = self.starts_at_critical_lr
         return replace(
             plan,
             schedule=spec.name,
-            first_lr=spec.learning_rates(0)[0],
+            first_lr=None if measured else spec.learning_rates(0)[0],
             last_lr=spec.learning_rates(plan.total_steps - 1)[0],
-            reasons=(*plan.reasons, spec.summary()),
+            reasons=(*plan.reasons, MEASURED_START if measured else spec.summary()),
         )
 
     def _with_caveats(self, plan: Plan) -> Plan:

@@ -180,4 +180,5 @@ def test_a_start_that_is_measured_is_said_to_be_unknown(config):
         "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
     )
     assert run("plot", config, *words).output.startswith("run (initial_lr auto: at most): warmup_linear")
-    assert json.loads(run("plan", config, *words, "--json").output)["warmup_steps"] == 10
+    plan = json.loads(run("plan", config, *words, "--json").output)
+    assert (plan["warmup_steps"], plan["first_lr"]) == (10, None)
