@@ -13,7 +13,6 @@ import math
 import time
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +34,9 @@ from hfwarmup.training.arguments import (
     RecipeArguments,
     WarmupArguments,
     plan_training,
+    read_map,
 )
+from hfwarmup.training.baselines import next_token_targets, unigram_loss
 from hfwarmup.training.callbacks import NonFiniteGuard, WarmupCallback
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
@@ -73,11 +74,7 @@ class LoopArguments(RecipeArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given: Any = self.warmup_stretch
-        try:
-            self.stretch: dict[str, float] = json.loads(given) if isinstance(given, str) else given
-        except json.JSONDecodeError:
-            raise ValueError(f"warmup_stretch={given!r} is not JSON; quote its names.") from None
+        self.stretch: dict[str, float] = read_map("warmup_stretch", self.warmup_stretch)
         unset = (None, "none", AcceleratorConfig())  # what transformers makes of a setting that is not given
         for setting in fields(self):
             default = setting.default if setting.default_factory is MISSING else setting.default_factory()
@@ -230,7 +227,8 @@ def main() -> None:
 
     # 9. Results: model, metrics, pictures. `run_recipe` destroys the process group when the model is gone.
     metrics = evaluate(accelerator, model, eval_loader)
-    nats, uniform = metrics["eval_loss"], math.log(len(data.tokenizer))
+    nats, vocab_size = metrics["eval_loss"], len(data.tokenizer)
+    metrics["eval_baseline_loss"] = unigram_loss(data.train, next_token_targets(data.validation), vocab_size)
     metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
     metrics["eval_bits_per_byte"] = nats / math.log(2) / data.validation_bytes_per_token
     weights = accelerator.get_state_dict(model)  # on every rank: shards are gathered
@@ -244,7 +242,8 @@ def main() -> None:
         draw_run(folder, scheduler.scheduler, state.log_history)
         summary = (
             f"validation loss {nats:.3f} nats a token, perplexity {metrics['eval_perplexity']:.1f}, "
-            f"{metrics['eval_bits_per_byte']:.3f} bits a byte; a uniform guess is {uniform:.2f} nats"
+            f"{metrics['eval_bits_per_byte']:.3f} bits a byte; token frequencies alone give "
+            f"{metrics['eval_baseline_loss']:.3f} nats, a uniform guess {math.log(vocab_size):.2f}"
         )
         write_card(folder, summary=summary, library_name="transformers")
         logger.info("%s", summary)

@@ -10,7 +10,6 @@ pretrain_mlm.py makes.
 from __future__ import annotations
 
 import ast
-import json
 import logging
 import re
 import warnings
@@ -40,6 +39,7 @@ from hfwarmup.training.arguments import (
     RecipeArguments,
     WarmupArguments,
     plan_training,
+    read_map,
 )
 from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
@@ -96,8 +96,7 @@ class TaskArguments:
     @property
     def stretch(self) -> dict[str, float]:
         """warmup_stretch as a map."""
-        given: Any = self.warmup_stretch
-        return json.loads(given) if isinstance(given, str) else given
+        return read_map("warmup_stretch", self.warmup_stretch)
 
 
 def load_examples(data: DataArguments, label_column: str, seed: int) -> DatasetDict:
@@ -259,11 +258,11 @@ def main() -> None:
     metrics = trainer.evaluate()
     if names:
         majority = int(np.bincount(labels["train"]).argmax())
-        metrics["eval_majority_accuracy"] = float(np.mean(labels["validation"] == majority))
-        baseline = f"always {names[majority]!r}: accuracy {metrics['eval_majority_accuracy']:.3f}"
+        metrics["eval_baseline_accuracy"] = float(np.mean(labels["validation"] == majority))
+        baseline = f"always {names[majority]!r}: accuracy {metrics['eval_baseline_accuracy']:.3f}"
     else:
-        metrics["eval_mean_mse"] = float(np.mean((labels["validation"] - labels["train"].mean()) ** 2))
-        baseline = f"always the mean: mse {metrics['eval_mean_mse']:.3f}"
+        metrics["eval_baseline_mse"] = float(np.mean((labels["validation"] - labels["train"].mean()) ** 2))
+        baseline = f"always the mean: mse {metrics['eval_baseline_mse']:.3f}"
     reached = ", ".join(f"{name} {metrics[f'eval_{name}']:.3f}" for name in ["loss", *metric_names])
     finish_run(
         trainer,

@@ -232,7 +232,7 @@ def main() -> None:
     before, after = untouched["eval_loss"], metrics["eval_loss"]
     accuracy_before, accuracy_after = untouched["eval_mean_token_accuracy"], metrics["eval_mean_token_accuracy"]
     metrics["eval_perplexity"] = math.exp(min(after, 700.0))
-    metrics["eval_loss_untouched"], metrics["eval_mean_token_accuracy_untouched"] = before, accuracy_before
+    metrics["eval_baseline_loss"], metrics["eval_baseline_mean_token_accuracy"] = before, accuracy_before
     finish_run(
         trainer,
         train_metrics=train_metrics,

@@ -22,6 +22,7 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
+from hfwarmup.training.baselines import next_token_targets, unigram_loss
 from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import prepare_data
@@ -81,7 +82,8 @@ def main() -> None:
 
     # 6. Results: model, metrics, pictures.
     metrics = trainer.evaluate()
-    nats, uniform = metrics["eval_loss"], math.log(len(data.tokenizer))
+    nats, vocab_size = metrics["eval_loss"], len(data.tokenizer)
+    metrics["eval_baseline_loss"] = unigram_loss(data.train, next_token_targets(data.validation), vocab_size)
     metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
     metrics["eval_bits_per_byte"] = nats / math.log(2) / data.validation_bytes_per_token
     finish_run(
@@ -89,7 +91,8 @@ def main() -> None:
         train_metrics=train_metrics,
         eval_metrics=metrics,
         summary=f"validation loss {nats:.3f} nats a token, perplexity {metrics['eval_perplexity']:.1f}, "
-        f"{metrics['eval_bits_per_byte']:.3f} bits a byte; a uniform guess is {uniform:.2f} nats",
+        f"{metrics['eval_bits_per_byte']:.3f} bits a byte; token frequencies alone give "
+        f"{metrics['eval_baseline_loss']:.3f} nats, a uniform guess {math.log(vocab_size):.2f}",
     )
 
 

@@ -38,6 +38,7 @@ from hfwarmup.training.arguments import (
     WarmupArguments,
     plan_training,
 )
+from hfwarmup.training.baselines import unigram_loss
 from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.data import IGNORED_LABEL, prepare_data
@@ -98,16 +99,6 @@ class NewMasksEachEpoch(TrainerCallback):
         self.blocks.epoch.fill_(int(state.epoch or 0))
 
 
-def unigram_loss(train: Dataset, masked: MaskedBlocks, vocab_size: int) -> float:
-    """Nats a masked token of `masked`, predicted by how often each token is in `train` (plus one)."""
-    counts = np.ones(vocab_size)
-    for batch in train.with_format("numpy").iter(batch_size=1024):
-        counts += np.bincount(batch["input_ids"].ravel(), minlength=vocab_size)
-    labels = torch.cat([masked[index]["labels"] for index in range(len(masked))])
-    targets = labels[labels != IGNORED_LABEL].numpy()
-    return float(np.log(counts.sum()) - np.mean(np.log(counts[targets])))
-
-
 ARGUMENTS = (ModelArguments, DataArguments, MaskingArguments, WarmupArguments, RecipeArguments)
 
 
@@ -161,9 +152,9 @@ def main() -> None:
 
     # 6. Results: model, metrics, pictures.
     metrics = trainer.evaluate()
-    nats, unigram = metrics["eval_loss"], unigram_loss(data.train, validation, len(data.tokenizer))
+    nats, targets = metrics["eval_loss"], (validation[index]["labels"].numpy() for index in range(len(validation)))
     metrics["eval_bits_per_masked_token"] = nats / math.log(2)
-    metrics["eval_unigram_loss"] = unigram
+    metrics["eval_baseline_loss"] = unigram = unigram_loss(data.train, targets, len(data.tokenizer))
     finish_run(
         trainer,
         train_metrics=train_metrics,

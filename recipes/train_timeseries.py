@@ -159,8 +159,8 @@ class Windows(torch.utils.data.Dataset):
             missing = max(0, data.window_cycles - len(features))
             features = np.concatenate([np.repeat(features[:1], missing, axis=0), features])
             cut = np.lib.stride_tricks.sliding_window_view(features, data.window_cycles, axis=0).swapaxes(1, 2)
-            first, stride = (-1, 1) if last_only else ((len(cut) - 1) % data.window_stride, data.window_stride)
-            ends = slice(first, None, stride)
+            first = len(cut) - 1 if last_only else (len(cut) - 1) % data.window_stride
+            ends = slice(first, None, data.window_stride)
             windows.append(cut[ends])
             labels.append(engine.rul[-len(cut) :][ends])
         self.windows = torch.from_numpy(np.concatenate(windows).astype(np.float32))
@@ -221,14 +221,14 @@ def rul_metrics(prediction: EvalPrediction | tuple[np.ndarray, np.ndarray]) -> d
 
 
 def baseline_metrics(train: Windows, test: Windows) -> dict[str, dict[str, float]]:
-    """Two answers that need no network: the training windows' mean RUL, and least squares on a window's last cycle."""
+    """Two answers that need no network: least squares on a window's last cycle, and the training windows' mean RUL."""
 
     def last_cycle(windows: Windows) -> np.ndarray:
         return np.column_stack([windows.windows[:, -1].numpy(), np.ones(len(windows))])
 
     labels = train.labels.numpy()
     weights, *_ = np.linalg.lstsq(last_cycle(train), labels, rcond=None)
-    guesses = {"mean": np.full(len(test), labels.mean()), "linear": last_cycle(test) @ weights}
+    guesses = {"baseline": last_cycle(test) @ weights, "mean": np.full(len(test), labels.mean())}
     return {name: rul_metrics((guess, test.labels.numpy())) for name, guess in guesses.items()}
 
 
@@ -254,8 +254,8 @@ def main() -> None:
     # 3. Model: any nn.Module that returns its loss.
     model = RulModel(data_args.hidden_size, data_args.max_rul, data_args.dropout)
     size = sum(parameter.numel() for parameter in model.parameters())
-    windows = f"{len(train)} windows of {len(engines[0])} engines, validation {len(validation)} of {len(engines[1])}"
-    logger.info("CNN + BiLSTM + attention, %d parameters; %s, test %d engines", size, windows, len(test))
+    cut = f"{len(train)} windows of {len(engines[0])} engines, validation {len(validation)} of {len(engines[1])}"
+    logger.info("CNN + BiLSTM + attention, %d parameters; %s, test %d engines", size, cut, len(test))
     logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
@@ -281,8 +281,9 @@ def main() -> None:
     # 6. Results: model, metrics beside the baselines', pictures.
     metrics = trainer.evaluate()
     metrics |= trainer.predict(test, metric_key_prefix="test").metrics
-    baselines = baseline_metrics(train, test)
-    metrics |= {f"test_{key}_{name}": value for name, row in baselines.items() for key, value in row.items()}
+    for split, windows in {"eval": validation, "test": test}.items():
+        baselines = baseline_metrics(train, windows)
+        metrics |= {f"{split}_{name}_{key}": value for name, row in baselines.items() for key, value in row.items()}
     rows = {"model": {key: metrics[f"test_{key}"] for key in ("rmse", "phm08")}, **baselines}
     finish_run(
         trainer,
@@ -290,7 +291,7 @@ def main() -> None:
         eval_metrics=metrics,
         summary="test RMSE in cycles and PHM08 score: "
         + ", ".join(f"{name} {row['rmse']:.1f} and {row['phm08']:.0f}" for name, row in rows.items())
-        + "; mean is the training engines' RUL, linear a regression on the last cycle",
+        + "; the baseline is a linear regression on the last cycle, mean the training engines' RUL",
     )
 
 

@@ -20,6 +20,24 @@ from hfwarmup.training.resume import OnScheduleChange
 from hfwarmup.training.run_folder import Resume
 
 
+def read_map(setting: str, given: Any) -> dict[str, Any]:
+    """A setting that is a map, given as one or as JSON; ValueError, in one line, for anything else.
+
+    >>> read_map("config_overrides", '{"hidden_size": 256}')
+    {'hidden_size': 256}
+    >>> read_map("lr_scheduler_kwargs", "factor: 2")
+    Traceback (most recent call last):
+    ValueError: lr_scheduler_kwargs='factor: 2' is not JSON (Expecting value); quote its names.
+    """
+    try:
+        parsed = json.loads(given) if isinstance(given, str) else given
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{setting}={given!r} is not JSON ({error.msg}); quote its names.") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{setting}={given!r}: give a map of settings.")
+    return parsed
+
+
 @dataclass(kw_only=True)
 class DataArguments:
     """Which text is trained on, and how it becomes blocks of tokens."""
@@ -42,6 +60,13 @@ class DataArguments:
         metadata={"help": "a tokenizer to load, folder or hub name; empty: train a byte-level BPE on the train split"},
     )
     vocab_size: int = field(default=4096, metadata={"help": "entries of the trained tokenizer, 257 or more"})
+    uncased: bool = field(
+        default=False,
+        metadata={
+            "help": "the trained tokenizer lower-cases and drops white space, as BERT's: a word has the same tokens "
+            "wherever it stands, in prose and in code"
+        },
+    )
     block_size: int = field(default=256, metadata={"help": "tokens a training sample, 2 or more"})
     tokenize_workers: int = field(default=0, metadata={"help": "processes that tokenize; 0: this one, with threads"})
 
@@ -80,14 +105,7 @@ class ModelArguments:
     @property
     def overrides(self) -> dict[str, Any]:
         """config_overrides as a map."""
-        given: Any = self.config_overrides
-        try:
-            parsed = json.loads(given) if isinstance(given, str) else given
-        except json.JSONDecodeError as error:
-            raise ValueError(f"config_overrides={given!r} is not JSON ({error.msg}); quote its names.") from None
-        if not isinstance(parsed, dict):
-            raise ValueError(f"config_overrides={given!r}: give a map of settings.")
-        return parsed
+        return read_map("config_overrides", self.config_overrides)
 
 
 @dataclass(kw_only=True)
@@ -156,6 +174,8 @@ class RecipeArguments(TrainingArguments):
         # transformers asks for use_cpu before it lets a CPU train in bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.precision_reason = self._settle_precision()
+        if self.lr_scheduler_kwargs is not None:
+            self.lr_scheduler_kwargs = read_map("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
         super().__post_init__()
         if self.precision == "fp32":
             self.mixed_precision = "no"  # whatever the launcher was told

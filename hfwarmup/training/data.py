@@ -22,7 +22,7 @@ import tokenizers
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hfwarmup.training.arguments import DataArguments
@@ -87,7 +87,8 @@ def build_tokenizer(
     special_tokens: Mapping[str, str] = _NONE,
     show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
-    """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents.
+    """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents, on request
+    `data.uncased`.
 
     A trained one is kept in `<cache_dir>/tokenizers` under a fingerprint of the text, the vocabulary's size and the
     library's version. Its `<|endoftext|>`, which is bos and eos, has id 0.
@@ -101,7 +102,7 @@ def build_tokenizer(
         tokenizer = _load_tokenizer(data)
     else:
         num_entries = data.vocab_size - len(special_tokens)
-        tokenizer = _trained_tokenizer(train_documents, num_entries, cache_dir, show_progress)
+        tokenizer = _trained_tokenizer(train_documents, num_entries, data.uncased, cache_dir, show_progress)
     missing: dict[str, Any] = {
         role: token for role, token in special_tokens.items() if getattr(tokenizer, role) is None
     }
@@ -112,13 +113,14 @@ def build_tokenizer(
 
 
 def _trained_tokenizer(
-    documents: Dataset, num_entries: int, cache_dir: str | None, show_progress: bool
+    documents: Dataset, num_entries: int, uncased: bool, cache_dir: str | None, show_progress: bool
 ) -> PreTrainedTokenizerFast:
-    name = f"bpe-{num_entries}-{_fingerprint_text(documents)}-{tokenizers.__version__}.json"
+    kind = "bpe-uncased" if uncased else "bpe"
+    name = f"{kind}-{num_entries}-{_fingerprint_text(documents)}-{tokenizers.__version__}.json"
     file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "tokenizers" / name
     if not file.exists():
         logger.info("Training a byte-level BPE of %d entries on %d documents.", num_entries, len(documents))
-        _write_atomically(file, _train_bpe(_texts(documents), num_entries, show_progress).to_str())
+        _write_atomically(file, _train_bpe(_texts(documents), num_entries, uncased, show_progress).to_str())
     return PreTrainedTokenizerFast(
         tokenizer_file=str(file), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
     )
@@ -153,9 +155,12 @@ def _fingerprint_text(documents: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int, show_progress: bool) -> Tokenizer:
+def _train_bpe(texts: Iterable[str], vocab_size: int, uncased: bool, show_progress: bool) -> Tokenizer:
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not uncased)
+    if uncased:
+        bpe.normalizer = normalizers.BertNormalizer(lowercase=True)
+        bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), bpe.pre_tokenizer])
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

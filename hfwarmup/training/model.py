@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -21,7 +24,9 @@ def build_model(
     Raises ValueError, in one line, for what cannot be loaded or built.
     """
     if not model.model:
-        built = auto_class.from_config(new_config(model, tokenizer, block_size, **settings))
+        config = new_config(model, tokenizer, block_size, **settings)
+        with _said_in_one_line(model):
+            built = auto_class.from_config(config)
         if built.loss_type is None:  # transformers finds none for GPT-2's class name, warns, and takes the causal one
             built.loss_type = auto_class.__name__.removeprefix("AutoModel")
         return built
@@ -59,4 +64,17 @@ def new_config(
         "pad_token_id": None,
         "use_cache": False,
     }
-    return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.overrides})
+    with _said_in_one_line(model):
+        return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.overrides})
+
+
+@contextmanager
+def _said_in_one_line(model: ModelArguments) -> Iterator[None]:
+    """What transformers says of settings that do not go together, as a ValueError of one line."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"config_overrides={model.overrides}: {model.model_type} cannot be built so ({reason}); change them."
+        ) from error

@@ -28,6 +28,8 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
     Raises ValueError when the folder and `resume` do not go together; nothing is touched.
     """
     folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir={folder} is a file; name a folder.")
     files = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
     checkpoints = sorted((entry for entry in files if _is_checkpoint(entry)), key=_update)
     whole = [entry for entry in checkpoints if _is_whole(entry)]

@@ -248,7 +248,10 @@ def test_weight_decay_follows_the_warmup(run):
             {"eval_strategy": "epoch"},
             "error: accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.",
         ),
-        ({"warmup_stretch": "embed: 2"}, "error: warmup_stretch='embed: 2' is not JSON; quote its names."),
+        (
+            {"warmup_stretch": "embed: 2"},
+            "error: warmup_stretch='embed: 2' is not JSON (Expecting value); quote its names.",
+        ),
     ],
 )
 def test_a_setting_that_the_loop_does_not_follow_is_an_error(run, flags, message):

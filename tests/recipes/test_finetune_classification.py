@@ -315,7 +315,7 @@ def test_the_smoke_config_launches(table, cache, tmp_path):
 def test_floats_make_a_regression(run, tmp_path):
     run(tmp_path / "run", label_column="score")
     results = json.loads((tmp_path / "run" / "all_results.json").read_text())
-    assert {"eval_mse", "eval_mae", "eval_mean_mse"} <= set(results)
+    assert {"eval_mse", "eval_mae", "eval_baseline_mse"} <= set(results)
     assert results["eval_mse"] == pytest.approx(results["eval_loss"], rel=1e-4)
     assert transformers.AutoConfig.from_pretrained(tmp_path / "run").problem_type == "regression"
 

@@ -365,6 +365,6 @@ def test_the_smoke_run_of_two_updates(tmp_path):
     assert f"merged    {folder / 'merged' / 'model.safetensors'}" in said
     assert "Warning" not in said
     results = json.loads((folder / "all_results.json").read_text())
-    assert results["eval_loss_untouched"] == pytest.approx(math.log(512), abs=0.2)  # a new model guesses
+    assert results["eval_baseline_loss"] == pytest.approx(math.log(512), abs=0.2)  # a new model guesses
     assert {"eval_loss", "eval_perplexity", "eval_mean_token_accuracy", "train_loss"} <= set(results)
     assert (folder / "schedule.png").stat().st_size > 1000

@@ -168,6 +168,8 @@ def test_every_unknown_flag_is_reported(refusal):
         (["--precision", "bf16", "--fp16", "true"], "fp16=true and precision=bf16 contradict; keep precision."),
         (["--torch_compile", "maybe"], "torch_compile='maybe': choose auto, true or false."),
         (["--vocab_size", "256"], "vocab_size=256 < 257 = 256 bytes + <|endoftext|>; raise vocab_size."),
+        (["--lr_scheduler_kwargs", "{x"], "lr_scheduler_kwargs='{x' is not JSON (Expecting property name enclosed in "
+         "double quotes); quote its names."),
         (["--config_overrides", "[1]"], "config_overrides='[1]': give a map of settings."),
         (["--model", "m", "--config_overrides", '{"a": 1}'], "config_overrides are for a new model, and model='m' "
          "brings its own; drop one."),

@@ -77,6 +77,16 @@ def test_what_transformers_does_not_know_is_one_line(model_type, overrides, mess
         new_config(model, tokenizer, block_size=12)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "overrides"), [("gpt2", {"n_head": 3}), ("llama", {"hidden_size": "x"})]
+)  # fmt: skip
+def test_settings_that_do_not_go_together_are_one_line(model_type, overrides, tokenizer):
+    model = arguments(model_type, **overrides)
+    start = re.escape(f"config_overrides={model.overrides}: {model_type} cannot be built so (")
+    with pytest.raises(ValueError, match=rf"\A{start}[^\n]+\); change them\.\Z"):
+        build_model(AutoModelForCausalLM, model, tokenizer, block_size=12)
+
+
 def test_a_checkpoint_comes_back_as_it_was(tmp_path, tokenizer, tiny_llama):
     saved = tiny_llama()
     saved.save_pretrained(tmp_path)

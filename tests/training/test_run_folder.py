@@ -89,3 +89,11 @@ def test_the_checkpoint_to_resume_from(names, resume, expected, kind, folder):
         with pytest.raises(ValueError, match=rf"\A{re.escape(expected.format(root))}\Z"):
             find_checkpoint(kind(root), resume)
     assert listing(root) == before  # nothing is touched
+
+
+@pytest.mark.parametrize("resume", ["never", "auto", "must"])
+def test_a_file_in_the_folders_place_is_one_line(tmp_path, resume):
+    file = tmp_path / "run"
+    file.touch()
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'output_dir={file} is a file; name a folder.')}\Z"):
+        find_checkpoint(file, resume)
