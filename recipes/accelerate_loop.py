@@ -11,7 +11,9 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,6 +46,7 @@ from hfwarmup.training.model import build_model
 from hfwarmup.training.optim import stretch_warmup
 from hfwarmup.training.parsing import parse_arguments
 from hfwarmup.training.precision import settle_compile
+from hfwarmup.training.progress import progress_of
 from hfwarmup.training.recorder import RunRecorder
 from hfwarmup.training.run_folder import find_checkpoint
 
@@ -175,8 +178,10 @@ def main() -> None:
         logger.info("resumed from %s, at update %d of %d", checkpoint, state.global_step, plan.total_steps)
     state.max_steps, state.is_world_process_zero = plan.total_steps, accelerator.is_main_process
     state.compute_steps(args, plan.total_steps)
-    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), RunRecorder(plan)]
+    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), RunRecorder(plan), progress_of(args)]
     callbacks = CallbackHandler(watch, model, data.tokenizer, optimizer, scheduler)
+    callbacks.eval_dataloader = eval_loader
+    advance = partial(callbacks.on_prediction_step, args, state, TrainerControl())
 
     # 8. Training. The update alone says where in which epoch the run is, so a resumed one goes on with the next sample.
     accumulation = args.gradient_accumulation_steps
@@ -211,10 +216,11 @@ def main() -> None:
                 mean_loss = accelerator.reduce(loss_sum, "mean").item() / (state.global_step - first_logged)
                 loss_sum, first_logged = torch.zeros_like(loss_sum), state.global_step
                 entry = {"loss": mean_loss, "grad_norm": float(norm), "learning_rate": float(learning_rate)}
-                log(state, entry)
+                state.log_history.append({**entry, "step": state.global_step})
                 callbacks.on_log(args, state, control, entry)
             if control.should_evaluate:
-                log(state, metrics := evaluate(accelerator, model, eval_loader))
+                metrics = evaluate(accelerator, model, eval_loader, advance)
+                state.log_history.append({**metrics, "step": state.global_step})
                 callbacks.on_log(args, state, control, metrics)
                 callbacks.on_evaluate(args, state, control, metrics)
             if control.should_save:
@@ -226,7 +232,8 @@ def main() -> None:
     seconds, updates = time.perf_counter() - begin, state.global_step - first_update
 
     # 9. Results: model, metrics, pictures. `run_recipe` destroys the process group when the model is gone.
-    metrics = evaluate(accelerator, model, eval_loader)
+    metrics = evaluate(accelerator, model, eval_loader, advance)
+    callbacks.on_evaluate(args, state, control, metrics)
     nats, vocab_size = metrics["eval_loss"], len(data.tokenizer)
     metrics["eval_baseline_loss"] = unigram_loss(data.train, next_token_targets(data.validation), vocab_size)
     metrics["eval_perplexity"] = math.exp(min(nats, 700.0))
@@ -254,8 +261,13 @@ def main() -> None:
         logger.info("to look at it: hfwarmup report %s", folder)
 
 
-def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader) -> dict[str, float]:
-    """`eval_loss`, nats a token over the whole validation set, the same on any number of processes."""
+def evaluate(
+    accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader, advance: Callable[[], Any]
+) -> dict[str, float]:
+    """`eval_loss`, nats a token over the whole validation set, the same on any number of processes.
+
+    After each batch it calls `advance`, which moves the progress bar.
+    """
     model.eval()
     sums = torch.zeros(2, dtype=torch.float64)
     for batch in loader:
@@ -266,14 +278,9 @@ def evaluate(accelerator: Accelerator, model: torch.nn.Module, loader: DataLoade
         # By sample, so that those repeated to fill the last batch are dropped again.
         loss, tokens = accelerator.gather_for_metrics((losses.sum(1), (labels != -100).sum(1)))
         sums += torch.stack([loss.sum().double(), tokens.sum().double()]).cpu()
+        advance()
     model.train()
     return {"eval_loss": (sums[0] / sums[1]).item()}
-
-
-def log(state: TrainerState, entry: dict[str, float]) -> None:
-    """One line for the user and one for the loss picture."""
-    state.log_history.append({**entry, "step": state.global_step})
-    logger.info("update %d: %s", state.global_step, ", ".join(f"{name} {value:.4g}" for name, value in entry.items()))
 
 
 def save_checkpoint(accelerator: Accelerator, args: LoopArguments, state: TrainerState) -> None:

@@ -9,11 +9,10 @@ from typing import Literal
 
 from hfwarmup.measuring.spikes import find_spikes
 from hfwarmup.reporting.run_data import Points, RunData, planned_rates
+from hfwarmup.training.run_files import MEASURED
 
 MAX_POINTS = 2000
 """A longer series is thinned to about as many points."""
-MEASURED = "warmup/"
-"""Prefix of the log's keys that are measurements."""
 
 UNITS = {"warmup/angle": "radians", "warmup/noise_scale_samples": "samples"}
 """Units of the measurements that have one."""

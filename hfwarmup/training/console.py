@@ -15,6 +15,7 @@ from typing import NoReturn
 import datasets
 import torch.distributed as dist
 import transformers
+from tqdm.auto import tqdm
 
 from hfwarmup.training.callbacks import is_rank_zero
 from hfwarmup.training.launch_check import check_launch
@@ -26,7 +27,7 @@ def speak_from_rank_zero() -> None:
     The first that is said is where the launch is not what was asked for. Call it when the arguments are parsed.
     """
     logger = logging.getLogger("hfwarmup")
-    handler = logging.StreamHandler()
+    handler = BesideBars()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
@@ -38,6 +39,13 @@ def speak_from_rank_zero() -> None:
         transformers.utils.logging.set_verbosity_error()
         warnings.simplefilter("ignore")
     check_launch()
+
+
+class BesideBars(logging.StreamHandler):
+    """Writes lines to stderr without tearing the progress bars that are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=self.stream)
 
 
 def run_recipe(main: Callable[[], None]) -> None:

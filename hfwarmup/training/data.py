@@ -55,7 +55,6 @@ def prepare_data(
     cache_dir: str | None = None,
     special_tokens: Mapping[str, str] = _NONE,
     main_process_first: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
-    show_progress: bool = False,
 ) -> PreparedData:
     """Load, split, tokenize and pack the corpus that `data` names.
 
@@ -67,9 +66,7 @@ def prepare_data(
     """
     with main_process_first():
         corpus = load_corpus(data, seed, cache_dir)
-        tokenizer = build_tokenizer(
-            data, corpus["train"], cache_dir, special_tokens=special_tokens, show_progress=show_progress
-        )
+        tokenizer = build_tokenizer(data, corpus["train"], cache_dir, special_tokens=special_tokens)
         tokenized = {name: tokenize(documents, tokenizer, data.tokenize_workers) for name, documents in corpus.items()}
     return PreparedData(
         tokenizer=tokenizer,
@@ -85,7 +82,6 @@ def build_tokenizer(
     cache_dir: str | None = None,
     *,
     special_tokens: Mapping[str, str] = _NONE,
-    show_progress: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents, on request
     `data.uncased`.
@@ -102,7 +98,7 @@ def build_tokenizer(
         tokenizer = _load_tokenizer(data)
     else:
         num_entries = data.vocab_size - len(special_tokens)
-        tokenizer = _trained_tokenizer(train_documents, num_entries, data.uncased, cache_dir, show_progress)
+        tokenizer = _trained_tokenizer(train_documents, num_entries, data.uncased, cache_dir)
     missing: dict[str, Any] = {
         role: token for role, token in special_tokens.items() if getattr(tokenizer, role) is None
     }
@@ -113,14 +109,14 @@ def build_tokenizer(
 
 
 def _trained_tokenizer(
-    documents: Dataset, num_entries: int, uncased: bool, cache_dir: str | None, show_progress: bool
+    documents: Dataset, num_entries: int, uncased: bool, cache_dir: str | None
 ) -> PreTrainedTokenizerFast:
     kind = "bpe-uncased" if uncased else "bpe"
     name = f"{kind}-{num_entries}-{_fingerprint_text(documents)}-{tokenizers.__version__}.json"
     file = Path(cache_dir or datasets.config.HF_DATASETS_CACHE) / "tokenizers" / name
     if not file.exists():
         logger.info("Training a byte-level BPE of %d entries on %d documents.", num_entries, len(documents))
-        _write_atomically(file, _train_bpe(_texts(documents), num_entries, uncased, show_progress).to_str())
+        _write_atomically(file, _train_bpe(_texts(documents), num_entries, uncased).to_str())
     return PreTrainedTokenizerFast(
         tokenizer_file=str(file), bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False
     )
@@ -155,7 +151,7 @@ def _fingerprint_text(documents: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _train_bpe(texts: Iterable[str], vocab_size: int, uncased: bool, show_progress: bool) -> Tokenizer:
+def _train_bpe(texts: Iterable[str], vocab_size: int, uncased: bool) -> Tokenizer:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not uncased)
     if uncased:
@@ -167,7 +163,7 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, uncased: bool, show_progre
         min_frequency=2,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=show_progress,
+        show_progress=not datasets.are_progress_bars_disabled(),
     )
     bpe.train_from_iterator(texts, trainer)
     return bpe

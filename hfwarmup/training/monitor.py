@@ -18,6 +18,7 @@ from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.measuring.verdict import READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
 from hfwarmup.training.callbacks import is_rank_zero, planned_warmup_steps
+from hfwarmup.training.run_files import MEASURED
 from hfwarmup.training.sharpness_probe import SharpnessProbe
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,6 @@ PROBE_TOKENS = 1024
 """About as many tokens are in the probe batch: enough rows for the rank of a small model, cheap for a large one."""
 MARKS = 20
 """Measurements a run, at equal distances; the early updates at powers of two come on top."""
-PREFIX = "warmup/"
-"""What the names of the measured values in the log begin with."""
 
 
 def watch_warmup(trainer: Trainer, *, sharpness: bool = False) -> WarmupMonitor:
@@ -133,7 +132,7 @@ class WarmupMonitor(TrainerCallback):
             return
         self._measured |= {"max_relative_update": self._max_update}
         self._measured |= self._of_the_gradient(args, state, logs)
-        values = {PREFIX + name: value for name, value in self._measured.items()}
+        values = {MEASURED + name: value for name, value in self._measured.items()}
         logs.update(values)
         state.log_history[-1].update(values)
         self._measured, self._micro_squared_norm = {}, math.nan
@@ -204,12 +203,12 @@ class WarmupMonitor(TrainerCallback):
 
     def _from_log(self, state: TrainerState) -> tuple[float, float]:
         """The rank before the first update and the largest relative update of the run before a resume."""
-        entries = [entry for entry in state.log_history if PREFIX + "max_relative_update" in entry]
+        entries = [entry for entry in state.log_history if MEASURED + "max_relative_update" in entry]
         if not entries:
             return math.nan, 0.0
         last = entries[-1]
-        rank, ratio = (last.get(PREFIX + name, math.nan) for name in ("effective_rank", "effective_rank_ratio"))
-        return rank / ratio, last[PREFIX + "max_relative_update"]
+        rank, ratio = (last.get(MEASURED + name, math.nan) for name in ("effective_rank", "effective_rank_ratio"))
+        return rank / ratio, last[MEASURED + "max_relative_update"]
 
 
 def _gives_hidden_states(model: nn.Module) -> bool:

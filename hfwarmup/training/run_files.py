@@ -18,6 +18,8 @@ DIAGNOSIS = "diagnosis.json"
 """What `hfwarmup diagnose` said of the run."""
 LEARNING_RATES = "learning_rates.csv"
 """The learning rate of each update, planned and applied."""
+MEASURED = "warmup/"
+"""What the names of measured values in the log begin with."""
 CONFIG = "config.yaml"
 """Every setting before the plan, with its origin."""
 BEGUN = (RUN, LOG, CONFIG)

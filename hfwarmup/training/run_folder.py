@@ -11,6 +11,7 @@ from typing import Literal
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from hfwarmup.training.progress import show_progress
 from hfwarmup.training.run_files import BEGUN
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) 
     what follows the training can be done again. The Trainer by itself would make one more update.
     """
     state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))) if checkpoint else None
+    show_progress(trainer)
     if checkpoint is None or state is None or state.global_step < total_steps:
         return trainer.train(resume_from_checkpoint=checkpoint).metrics
     logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)

@@ -1,0 +1,65 @@
+"""What a user sees while a run trains: the Trainer's bars, and a plain line a log entry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments as Arguments
+
+from hfwarmup.training.run_files import MEASURED
+
+logger = logging.getLogger(__name__)
+
+HIDDEN = ("epoch", "total_flos", "eval_runtime")
+"""Keys of a log entry that a line leaves out, beside the speeds and what the monitor measured."""
+
+
+class LogLines(TrainerCallback):
+    """Says each log entry in one line, from rank 0; not those that are there for the monitor's measurements alone."""
+
+    def on_log(
+        self,
+        args: Arguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        entry = logs or {}
+        measured = any(key.startswith(MEASURED) for key in entry)
+        due = args.logging_strategy != "steps" or state.global_step % max(state.logging_steps, 1) == 0
+        if state.is_world_process_zero and (due or not measured):
+            logger.info("%s", describe_log(entry, update=state.global_step, total_steps=state.max_steps))
+
+
+class RunProgress(LogLines, ProgressCallback):
+    """The same beside bars of the training and the evaluations."""
+
+
+def progress_of(args: Arguments) -> LogLines:
+    """The callback that shows a run's progress, without bars under `disable_tqdm`."""
+    return LogLines() if args.disable_tqdm else RunProgress()
+
+
+def show_progress(trainer: Trainer) -> None:
+    """Let a Trainer say its log entries in plain lines instead of printing its dicts."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(progress_of(trainer.args))
+
+
+def describe_log(entry: Mapping[str, Any], *, update: int, total_steps: int) -> str:
+    """A log entry in one line.
+
+    >>> describe_log({"loss": 6.7112, "grad_norm": 0.7, "warmup/angle": 0.1, "epoch": 0.1}, update=20, total_steps=40)
+    'update 20 of 40: loss 6.711, grad_norm 0.7'
+    """
+    shown = {
+        key: f"{value:.4g}" if isinstance(value, float) else value
+        for key, value in entry.items()
+        if key not in HIDDEN and not key.startswith(MEASURED) and not key.endswith("_per_second")
+    }
+    return f"update {update} of {total_steps}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
