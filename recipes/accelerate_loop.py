@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def evaluate(
-    accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader, advance: Callable[[], Any]
+    accelerator: Accelerator, model: torch.nn.Module, loader: DataLoader, advance: Callable[[], object]
 ) -> dict[str, float]:
     """`eval_loss`, nats a token over the whole validation set, the same on any number of processes.
 
