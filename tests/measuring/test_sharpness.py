@@ -160,6 +160,19 @@ def test_measuring_leaves_everything_as_it_was(attention, method):
     torch.testing.assert_close(everything(), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-1, 10.0])
+def test_differences_follow_a_gradient_that_turns_within_a_small_step(scale):
+    """Curvature 30 at the weight, and gone a step of `scale` away."""
+    weight = nn.Parameter(torch.zeros(2))
+
+    def loss():
+        return weight.sum() + 30 * scale**2 * (1 - torch.cos(weight[0] / scale))
+
+    product = HessianProduct(loss, [weight], method="finite differences")
+    for _ in range(3):
+        assert product(torch.tensor([1.0, 0.0])).tolist() == pytest.approx([30.0, 0.0], rel=1e-2, abs=1e-2)
+
+
 def test_an_error_of_the_model_is_not_taken_for_a_missing_kernel():
     weight = nn.Parameter(torch.ones(1))
 
