@@ -1,7 +1,7 @@
 """Which early measurement predicts what a too-short warmup costs? Many small runs, then rank correlations.
 
     python benchmarks/predictors.py run [--rig llama …] [--workers 2]     hours of one core; goes on where it stopped
-    python benchmarks/predictors.py table                                 the tables of docs/predictors.md
+    python benchmarks/predictors.py table [--csv docs/predictors.csv]     the tables of docs/predictors.md
 
 A cell is a run: a rig, a peak learning rate, a warmup, a seed, always `warmup_cosine`, watched by `watch_warmup`. Its
 price is its final validation loss less the best one of its rig, peak and seed over all warmups. Each measurement is
@@ -362,13 +362,22 @@ def _in_grid(cells_done: pd.DataFrame) -> pd.Series:
     return pd.Series([peak in RIGS[rig].peaks for rig, peak in zip(cells_done["rig"], cells_done["peak"], strict=True)])
 
 
-def table() -> None:
-    """The tables of docs/predictors.md."""
+def table(csv: Path | None) -> None:
+    """The tables of docs/predictors.md, and every cell's measurements as CSV."""
     done = read_cells()
     print("## Final validation loss, nats\n", loss_table(done), sep="\n")
     for column in ("price", "final_loss"):
         print(f"\n## Spearman's rho with the {column.replace('_', ' ')}\n", predictor_table(done, column), sep="\n")
     print("\n## What diagnose says\n", accuracy_table(done), "", verdict_table(done), sep="\n")
+    if csv is not None:
+        settings = done[["rig", "peak", "warmup_share", "seed", "final_loss", "price"]]
+        read = [
+            pd.DataFrame([measurements(log, share) for log in done["log"]], index=done.index).add_suffix(
+                f", {share:.0%}"
+            )
+            for share in READ_AT
+        ]
+        pd.concat([settings, *read], axis="columns").to_csv(csv, index=False, float_format="%.4g")
 
 
 def main() -> None:
@@ -376,11 +385,12 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--rig", nargs="+", choices=RIGS, default=list(RIGS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--csv", type=Path, help="where `table` writes the measurements of every cell")
     options = parser.parse_args()
     if options.command == "run":
         run(options.rig, options.workers)
     else:
-        table()
+        table(options.csv)
 
 
 if __name__ == "__main__":
