@@ -371,12 +371,10 @@ def table(csv: Path | None) -> None:
     print("\n## What diagnose says\n", accuracy_table(done), "", verdict_table(done), sep="\n")
     if csv is not None:
         settings = done[["rig", "peak", "warmup_share", "seed", "final_loss", "price"]]
-        read = [
-            pd.DataFrame([measurements(log, share) for log in done["log"]], index=done.index).add_suffix(
-                f", {share:.0%}"
-            )
-            for share in READ_AT
+        columns = [
+            pd.DataFrame([measurements(log, share) for log in done["log"]], index=done.index) for share in READ_AT
         ]
+        read = [column.add_suffix(f", {share:.0%}") for column, share in zip(columns, READ_AT, strict=True)]
         pd.concat([settings, *read], axis="columns").to_csv(csv, index=False, float_format="%.4g")
 
 
