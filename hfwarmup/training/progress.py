@@ -13,12 +13,27 @@ from hfwarmup.training.run_files import MEASURED
 
 logger = logging.getLogger(__name__)
 
-HIDDEN = ("epoch", "total_flos", "eval_runtime")
+HIDDEN = ("epoch", "total_flos", "eval_runtime", "eval_model_preparation_time")
 """Keys of a log entry that a line leaves out, beside the speeds and what the monitor measured."""
 
 
 class LogLines(TrainerCallback):
-    """Says each log entry in one line, from rank 0; not those that are there for the monitor's measurements alone."""
+    """Says each log entry of the training in one line, from rank 0, but for those of the monitor's measurements alone.
+
+    What is evaluated after the training is the recipe's to say.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._training = False
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self._training = True
+
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_train_end(args, state, control, **kwargs)
+        self._training = False
 
     def on_log(
         self,
@@ -31,7 +46,7 @@ class LogLines(TrainerCallback):
         entry = logs or {}
         measured = any(key.startswith(MEASURED) for key in entry)
         due = args.logging_strategy != "steps" or state.global_step % max(state.logging_steps, 1) == 0
-        if state.is_world_process_zero and (due or not measured):
+        if self._training and state.is_world_process_zero and (due or not measured):
             logger.info("%s", describe_log(entry, update=state.global_step, total_steps=state.max_steps))
 
 
@@ -58,8 +73,14 @@ def describe_log(entry: Mapping[str, Any], *, update: int, total_steps: int) -> 
     'update 20 of 40: loss 6.711, grad_norm 0.7'
     """
     shown = {
-        key: f"{value:.4g}" if isinstance(value, float) else value
+        key: _number(value)
         for key, value in entry.items()
         if key not in HIDDEN and not key.startswith(MEASURED) and not key.endswith("_per_second")
     }
     return f"update {update} of {total_steps}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -27,6 +27,7 @@ def test_a_line_a_log_entry_and_nothing_printed(disable_tqdm, make_trainer, bloc
     trainer = make_trainer(trainer={"eval_dataset": blocks(2)}, **own)
     show_progress(trainer)
     trainer.train()
+    trainer.evaluate()  # the recipe says what came of it
     number = r"[\d.e-]+"
     for line, pattern in zip(
         lines(caplog),
