@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RECIPES = ("pretrain_clm", "pretrain_mlm", "finetune_classification", "train_seq2seq", "train_timeseries")
 POLL_SECONDS = 0.002
-A_LOGGED_UPDATE = "{'loss'"
-"""How a Trainer without a progress bar begins the line of an update, with logging_steps=1."""
+A_LOGGED_UPDATE = re.compile(r"update \d+ of \d+: loss ")
+"""How a recipe says an update, with logging_steps=1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ class Run:
         assert process.stdout is not None
         seen = 0
         for line in process.stdout:
-            seen += line.startswith(A_LOGGED_UPDATE)
+            seen += bool(A_LOGGED_UPDATE.match(line))
             if seen == update and (seen or line.startswith("schedule ")):
                 break
         checkpoint = self.folder / f"checkpoint-{update}"
