@@ -122,6 +122,7 @@ def main() -> None:
 
     # 3. Model: a checkpoint, or a new one from a config.
     model = build_model(AutoModelForMaskedLM, model_args, data.tokenizer, data_args.block_size)
+    model.config.pad_token_id = data.tokenizer.pad_token_id
     size = f"{model.num_parameters() / 1e6:.1f}M parameters"
     logger.info(
         "%s, %s; %d training blocks of %d tokens", model.config.model_type, size, len(train), data_args.block_size
