@@ -147,9 +147,8 @@ def _largest_ritz_pair(
         matrix += torch.diag(side, 1) + torch.diag(side, -1)
     values, vectors = torch.linalg.eigh(matrix)
     residual = length * vectors[-1, -1].abs().item()
-    gap = (
-        (values[-1] - values[-2]).item() if len(diagonal) > 2 else 0.0
-    )  # of two Ritz values the second is a poor guess
+    # Of two Ritz values the second is a poor guess, so the gap counts from the third product on.
+    gap = (values[-1] - values[-2]).item() if len(diagonal) > 2 else 0.0
     error = min(residual, residual**2 / gap) if gap > 0.0 else residual
     return values[-1].item(), vectors[:, -1].tolist(), error
 
