@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LIMITS = """\
 What this says: along the optimizer's first step on one batch, eta_c is where the loss stops falling. Larger first steps
 overshoot, so a warmup need not start below it. What it does not say: how long a warmup must be. For Adam on a pre-LN
-transformer eta_c lies above sensible peaks; on a small GPT-2 of ours a long warmup to a peak below it still gained 0.3
-to 0.8 nats. The range test is short and sees nothing late either. Choose the peak and the warmup by runs."""
+transformer eta_c lies far above sensible peaks, and a warmup to a peak below it still gains (docs/predictors.md). The
+range test is short and sees nothing late either. Choose the peak and the warmup by runs."""
 
 
 def find_lr(
