@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hfwarmup.schedules.spec import ScheduleSpec
-from hfwarmup.training.run_files import LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
+from hfwarmup.training.run_files import DIAGNOSIS, LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
 
-RESULTS, DIAGNOSIS, TRAINER_STATE = "all_results.json", "diagnosis.json", "trainer_state.json"
+RESULTS, TRAINER_STATE = "all_results.json", "trainer_state.json"
 
 Points = list[tuple[int, float]]
 """(update, value), in the order of the run."""
