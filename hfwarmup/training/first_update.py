@@ -109,8 +109,8 @@ def _start(scheduler: WarmupScheduler, found: CriticalLr) -> None:
     logger.info(lines, found.lr, found.forwards, full_steps, scheduler.spec.num_warmup_steps, saved)
     if found.lr >= peak_lr:
         logger.warning(
-            "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. For "
-            "Adam on pre-LN transformers it is no measure of what a warmup gains; compare with the full one.",
+            "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. It "
+            "is no measure of what a warmup gains later (docs/predictors.md); better give initial_lr a number.",
             found.lr,
             peak_lr,
         )

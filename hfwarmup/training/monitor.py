@@ -65,6 +65,7 @@ class WarmupMonitor(TrainerCallback):
         self._max_update = 0.0
         self._noise_scale = NoiseScale()
         self._judged = False
+        self._measured: dict[str, float] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -79,7 +80,7 @@ class WarmupMonitor(TrainerCallback):
         matrices = (p for p in model.parameters() if p.requires_grad and p.ndim >= 2)
         self._matrices = [p for p in matrices if _local(p.detach()).any()]
         self._before: list[tuple[Tensor, Tensor]] = []
-        self._measured: dict[str, float] = {}
+        self._measured = {}
         self._micro_squared_norm = math.nan
         self._noise_scale = NoiseScale()
         self._initial_rank, self._max_update = self._from_log(state)

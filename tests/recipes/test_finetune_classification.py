@@ -303,7 +303,7 @@ def test_the_smoke_config_launches(table, cache, tmp_path):
     assert re.match(
         r"validation loss 0\.\d+, accuracy 0\.\d+, f1_macro 0\.\d+, matthews_correlation -?\d\.\d+; always '\w+': "
         r"accuracy 0\.\d+$",
-        result.stderr.splitlines()[-4],
+        result.stderr.splitlines()[-6],
     )
     assert [applied for _, _, applied in read_learning_rates(tmp_path / "run" / "learning_rates.csv")] == [1e-7, 1e-3]
     config = transformers.AutoConfig.from_pretrained(tmp_path / "run")

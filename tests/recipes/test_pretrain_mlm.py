@@ -185,8 +185,8 @@ def test_the_smoke_config_launches(corpus, cache, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
-    assert result.stderr.splitlines()[-4].startswith("validation loss 5.")
-    baseline = re.search(r"token frequencies alone give (\d\.\d+) nats", result.stderr.splitlines()[-4])
+    assert result.stderr.splitlines()[-6].startswith("validation loss 5.")
+    baseline = re.search(r"token frequencies alone give (\d\.\d+) nats", result.stderr.splitlines()[-6])
     assert 0 < float(baseline[1]) < math.log(320)  # below a uniform guess over the vocabulary
     assert [applied for _, _, applied in read_learning_rates(tmp_path / "run" / "learning_rates.csv")] == [1e-7, 1e-3]
     assert {"model.safetensors", "schedule.png", "loss.png", "tokenizer.json"} <= set(os.listdir(tmp_path / "run"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 
 import numpy as np
 import pytest
@@ -91,8 +92,10 @@ def test_a_plan_made_again_is_the_one_that_is_tracked(train, tmp_path):
     assert hyperparameters_in(events(tmp_path / "events"))["total_steps"] == 8
 
 
-def test_trackio_has_the_plan_and_the_curve(train, tmp_path):
+def test_trackio_has_the_plan_and_the_curve(train, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
+    for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # its folder is settled when it is imported
     keeper = train("trackio")
     (database,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:

@@ -96,8 +96,8 @@ def test_a_critical_learning_rate_above_the_peak_leaves_no_warmup_and_says_so(ma
     assert probe.rates == [1e-3] * 8
     lines = [record.getMessage() for record in caplog.records]
     assert any(re.fullmatch(r"initial_lr: auto: critical .* warmup 6 -> 0 updates, -?\d saved", line) for line in lines)
-    assert any(line.endswith("For Adam on pre-LN transformers it is no measure of what a warmup gains; compare with "
-               "the full one.") for line in lines)  # fmt: skip
+    assert any(line.endswith("so there is no warmup. It is no measure of what a warmup gains later "
+               "(docs/predictors.md); better give initial_lr a number.") for line in lines)  # fmt: skip
 
 
 def test_a_resumed_run_does_not_measure_again(make_trainer, probe, tmp_path, monkeypatch):

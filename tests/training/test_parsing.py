@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers.trainer_utils import SchedulerType
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from hfwarmup.commands.shared import DEFAULTS
 from hfwarmup.planning.config import ConfigError
 from hfwarmup.planning.moved import MOVED
 from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
 from hfwarmup.recipe_files import find_recipe, import_script, recipe_names
-from hfwarmup.schedules.named import schedule_names
 from hfwarmup.training.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments
 from hfwarmup.training.parsing import parse_arguments, read_arguments
 
@@ -129,7 +128,9 @@ def test_findings_of_several_processes_need_no_process_group(monkeypatch):
 
 def test_what_a_plan_takes_for_granted_is_the_recipes_default():
     assert {"model": ModelArguments().model, "block_size": DataArguments().block_size} == DEFAULTS
-    assert set(TRANSFORMERS_SCHEDULES) == {kind.value for kind in SchedulerType} - set(schedule_names())
+    own = "transformers.optimization"
+    theirs = {kind.value for kind, made in TYPE_TO_SCHEDULER_FUNCTION.items() if made.__module__ == own}
+    assert set(TRANSFORMERS_SCHEDULES) == theirs
 
 
 def test_each_value_has_its_origin(tmp_path, monkeypatch):
