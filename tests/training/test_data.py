@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -188,6 +189,15 @@ def test_an_edited_file_is_read_again(cache, tmp_path):
 def test_decode_inverts_encode_on_real_source(corpus, tokenizer):
     texts = [*corpus["train"]["text"], *corpus["validation"]["text"], " \t\r\n caf\u00e9 \U0001f600 don 't , x\u0000y"]
     assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
+
+
+def test_a_word_has_the_same_tokens_in_prose_and_in_code_where_case_and_space_are_dropped(arguments, corpus, cache):
+    own = build_tokenizer(dataclasses.replace(arguments, uncased=True), corpus["train"], cache)
+    prose, code = own("The Buffer\n\n   is read"), own("the.buffer_is__READ(")
+    marks = set(own("._(")["input_ids"])
+    assert [token for token in code["input_ids"] if token not in marks] == prose["input_ids"]
+    assert own("<|endoftext|>Read")["input_ids"] == [own.eos_token_id, *own("read")["input_ids"]]
+    assert own.decode(own("é中")["input_ids"]) == "e中"  # accents go, and no text is unknown
 
 
 def test_trained_tokenizer_is_the_size_asked_for(tokenizer):
