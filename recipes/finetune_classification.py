@@ -204,7 +204,8 @@ def main() -> None:
     set_seed(args.seed)
 
     # 2. Data: texts and labels, tokenized once, padded batch by batch.
-    data_args.tokenizer = data_args.tokenizer or model_args.model
+    if model_args.model:  # its tokenizer is as it is
+        data_args.tokenizer, data_args.uncased = data_args.tokenizer or model_args.model, False
     with args.main_process_first():
         examples = load_examples(data_args, task_args.label_column, args.data_seed or 0)
         tokenizer = build_tokenizer(data_args, examples["train"], special_tokens={"pad_token": "<|pad|>"})

@@ -130,13 +130,13 @@ def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list
 
 
 def load_engines(data: TimeSeriesArguments, seed: int) -> tuple[list[Engine], list[Engine], list[Engine]]:
-    """Engines to train on, to validate on and to test on: no engine is in two of them."""
+    """Engines to train, validate and test on, none in two of them; no config was tuned on the simulated test engines."""
     if data.data_folder:
         train, test, rul = (np.loadtxt(path, ndmin=1) for path in data.files())
         engines, tested = read_engines(train), read_engines(test, rul)
     else:
         engines = simulate_fleet(data.num_units, seed=seed + 1)
-        tested = simulate_fleet(data.num_test_units, seed=seed + 2, truncate=True)
+        tested = simulate_fleet(data.num_test_units, seed=seed + 1000, truncate=True)
     order = np.random.default_rng(seed).permutation(len(engines))
     held_out = min(max(1, round(data.validation_fraction * len(engines))), len(engines) - 1)
     return [engines[i] for i in order[held_out:]], [engines[i] for i in order[:held_out]], tested

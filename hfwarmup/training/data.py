@@ -136,6 +136,8 @@ def _load_tokenizer(data: DataArguments) -> PreTrainedTokenizerFast:
         raise ValueError(f"tokenizer={data.tokenizer}: is not a fast one with an eos token; choose one that is.")
     if data.vocab_size != DataArguments.vocab_size:
         logger.warning("vocab_size=%d is ignored: tokenizer=%s has its own.", data.vocab_size, data.tokenizer)
+    if data.uncased:
+        logger.warning("uncased=true is ignored: tokenizer=%s is as it was trained.", data.tokenizer)
     return tokenizer
 
 

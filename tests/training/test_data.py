@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -190,6 +191,15 @@ def test_decode_inverts_encode_on_real_source(corpus, tokenizer):
     assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
 
 
+def test_a_word_has_the_same_tokens_in_prose_and_in_code_where_case_and_space_are_dropped(arguments, corpus, cache):
+    own = build_tokenizer(dataclasses.replace(arguments, uncased=True), corpus["train"], cache)
+    prose, code = own("The Buffer\n\n   is read"), own("the.buffer_is__READ(")
+    marks = set(own("._(")["input_ids"])
+    assert [token for token in code["input_ids"] if token not in marks] == prose["input_ids"]
+    assert own("<|endoftext|>Read")["input_ids"] == [own.eos_token_id, *own("read")["input_ids"]]
+    assert own.decode(own("é中")["input_ids"]) == "e中"  # accents go, and no text is unknown
+
+
 def test_trained_tokenizer_is_the_size_asked_for(tokenizer):
     assert len(tokenizer) == 600
     assert tokenizer.bos_token == tokenizer.eos_token == "<|endoftext|>"
@@ -249,8 +259,10 @@ def test_an_interrupted_run_leaves_no_tokenizer(arguments, corpus, tmp_path, mon
 
 def test_a_given_tokenizer_is_loaded_and_an_ignored_setting_said(arguments, tokenizer, tmp_path, caplog):
     tokenizer.save_pretrained(tmp_path)
-    loaded = build_tokenizer(DataArguments(tokenizer=str(tmp_path), vocab_size=999), Dataset.from_dict({"text": []}))
+    given = DataArguments(tokenizer=str(tmp_path), vocab_size=999, uncased=True)
+    loaded = build_tokenizer(given, Dataset.from_dict({"text": []}))
     assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert f"uncased=true is ignored: tokenizer={tmp_path} is as it was trained." in caplog.messages
     assert f"vocab_size=999 is ignored: tokenizer={tmp_path} has its own." in caplog.messages
 
 
