@@ -130,7 +130,7 @@ def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list
 
 
 def load_engines(data: TimeSeriesArguments, seed: int) -> tuple[list[Engine], list[Engine], list[Engine]]:
-    """Engines to train, validate and test on, none in two of them; no config was tuned on the simulated test engines."""
+    """Engines to train, validate and test on, none in two of them; no config was tuned on the simulated test ones."""
     if data.data_folder:
         train, test, rul = (np.loadtxt(path, ndmin=1) for path in data.files())
         engines, tested = read_engines(train), read_engines(test, rul)

@@ -185,7 +185,9 @@ def test_a_run_succeeds_and_says_its_plan(one):
 def test_the_last_lines_say_where_everything_is(one):
     result, folder = one
     *_, loss, model, metrics, pictures, card, report = result.stderr.splitlines()
-    assert re.match(r"validation loss \d\.\d{3} nats a token, .*\d+\.\d{3} bits a byte; .* a uniform guess 5\.70$", loss)  # ln 300
+    assert re.match(
+        r"validation loss \d\.\d{3} nats a token, .*\d+\.\d{3} bits a byte; .* a uniform guess 5\.70$", loss
+    )  # ln 300
     assert model.split() == ["model", str(folder / "model.safetensors")]
     assert metrics.split() == ["metrics", str(folder / "all_results.json")]
     assert pictures.split() == ["pictures", str(folder / "schedule.png"), str(folder / "loss.png")]
