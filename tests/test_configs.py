@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*/*.yaml") if path.parent.name != "accelerate")
 PACKAGE = Path(sysconfig.get_path("stdlib"), "asyncio")  # about thirty files with docstrings
 TEXT = {"dataset": PACKAGE, "dataset_config": "", "tokenizer": "", "vocab_size": 600, "block_size": 64}
+TEXT |= {"tokenize_workers": 0}
 TABLE = {"dataset": "table.csv", "block_size": 16, "vocab_size": 300}
 FLEET = {"num_units": 4, "num_test_units": 2}
 SMALL = {"finetune_classification": TABLE, "train_timeseries": FLEET}
