@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 
@@ -39,12 +39,7 @@ def map_group_texts(tokenized: Dataset) -> Dataset:
 
 
 def best_seconds(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(call, number=1, repeat=REPEATS))
 
 
 def read_all(blocks: Dataset) -> int:

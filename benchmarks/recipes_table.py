@@ -78,7 +78,8 @@ ROWS = (
     Row(recipe="pretrain_mlm", unit="nats a masked token", **PRETRAINING),
     Row(note="pretrained", start="pretrain_mlm-stdlib", **CLASSES),
     Row(note="from scratch", start="", **CLASSES),
-    Row(note="pretrained", config="layerwise", start="pretrain_mlm-stdlib", **CLASSES),
+    Row(note="layer-wise, pretrained", config="layerwise", start="pretrain_mlm-stdlib", **CLASSES),
+    Row(note="pretrained", config="plateau", start="pretrain_mlm-stdlib", **CLASSES),
     Row(
         recipe="finetune_sft",
         start="pretrain_clm-stdlib",

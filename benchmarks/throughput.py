@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,18 +174,16 @@ def seconds_per_token_of_products() -> float:
         )
         seconds += count * sum(map(best_seconds, products))
     heads_in = torch.randn(batch, heads, context, width // heads, dtype=torch.bfloat16, requires_grad=True)
-    attention = lambda: scaled_dot_product_attention(heads_in, heads_in, heads_in, is_causal=True).sum().backward()  # noqa: E731
+
+    def attention() -> None:
+        scaled_dot_product_attention(heads_in, heads_in, heads_in, is_causal=True).sum().backward()
+
     return (seconds + layers * best_seconds(attention)) / tokens
 
 
-def best_seconds(compute: Callable[[], object], times: int = 8) -> float:
+def best_seconds(compute: Callable[[], object]) -> float:
     """The shortest of several runs."""
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        compute()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    return min(timeit.repeat(compute, number=1, repeat=8))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ test_launch.py, those of SLURM in test_slurm.py.
 from __future__ import annotations
 
 import json
-import logging
 import runpy
 import sys
 import sysconfig
@@ -17,8 +16,6 @@ from typing import Any
 
 import datasets
 import pytest
-import torch
-import transformers
 from accelerate.state import AcceleratorState
 from ruamel.yaml import YAML
 
@@ -34,18 +31,7 @@ FLEET = {"num_units": 4, "num_test_units": 2}
 SMALL = {"finetune_classification": TABLE, "train_timeseries": FLEET}
 SMALL_GPT2 = {"config_overrides": '{"n_embd": 32, "n_layer": 1, "n_head": 2}'}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_process_state():
-    """What running a recipe changes in this process is put back."""
-    logger, threads = logging.getLogger("hfwarmup"), torch.get_num_threads()
-    before = logger.handlers, logger.propagate, logger.level
-    torch.set_num_threads(1)
-    yield
-    datasets.enable_progress_bars()
-    torch.set_num_threads(threads)
-    logger.handlers, logger.propagate, logger.level = before
-    transformers.utils.logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("own_process_state")
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def found_lr(script: Path, words: list[str], *, range_updates: int) -> FoundLr:
 def test_a_command_of_hfwarmup_works(line, here, monkeypatch):
     words = shlex.split(line)
     monkeypatch.setattr("hfwarmup.training.find_lr.find_lr", found_lr)
-    write_run = runpy.run_path(str(ROOT / "tests/reporting/conftest.py"))["write_run"]
+    write_run = runpy.run_path(str(ROOT / "tests/reporting/run_folders.py"))["write_run"]
     for word in words:
         if word.startswith("runs/"):
             write_run(here / word, measured=True, warmup_steps=6, peak_lr=2e-3)

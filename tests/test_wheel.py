@@ -30,12 +30,11 @@ def run(wheel, tmp_path_factory):
     environment, folder = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("outside")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     install = [sys.executable, "-m", "pip", "-q", "--python", python, "install", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run(install, env=clean, check=True, capture_output=True)
     (own,) = environment.glob("lib/python*/site-packages")
     (own / "others.pth").write_text(sysconfig.get_path("purelib"))
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
     def run_command(command: str, *words: str) -> str:
         finished = subprocess.run(
             [environment / "bin" / command, *words], cwd=folder, env=clean, capture_output=True, text=True, check=False

@@ -26,12 +26,12 @@ def env() -> None:
     from accelerate.commands.config.config_args import default_config_file
 
     from hfwarmup.training.precision import choose_precision
-    from hfwarmup.training.provenance import RECORDED_VARIABLES
+    from hfwarmup.training.provenance import RECORDED_VARIABLES, installed_version
 
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     precision, reason = choose_precision(device)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    facts = {name: _version(name) for name in PACKAGES}
+    facts = {name: installed_version(name) for name in PACKAGES}
     facts |= {
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
@@ -51,12 +51,3 @@ def _launch_settings(config: Path) -> str:
         return "no default config"
     values = load_config(config).values
     return " ".join(f"{name}={values[name]}" for name in LAUNCH_SETTINGS if name in values)
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -117,9 +117,9 @@ class HessianProduct:
         return difference, math.sqrt(squares[0] / squares[1]) if squares[1] > 0.0 else 0.0
 
     def _write(self, weights: Tensor) -> None:
-        chunks = weights.split([_local(parameter).numel() for parameter in self._parameters])
+        chunks = weights.split([local_part(parameter).numel() for parameter in self._parameters])
         for parameter, chunk in zip(self._parameters, chunks, strict=True):
-            _local(parameter).copy_(chunk.view_as(_local(parameter)))
+            local_part(parameter).copy_(chunk.view_as(local_part(parameter)))
 
 
 def gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -156,7 +156,7 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
     >>> flatten([torch.ones(2, 2), torch.zeros(1)])
     tensor([1., 1., 1., 1., 0.])
     """
-    return torch.cat([_local(tensor.detach()).reshape(-1) for tensor in tensors])
+    return torch.cat([local_part(tensor.detach()).reshape(-1) for tensor in tensors])
 
 
 def is_sharded(parameters: Sequence[Tensor]) -> bool:
@@ -197,6 +197,11 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local_part(tensor: Tensor) -> Tensor:
+    """A sharded tensor's part on this rank; any other tensor as it is.
+
+    >>> local_part(torch.ones(1))
+    tensor([1.])
+    """
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor

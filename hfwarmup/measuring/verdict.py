@@ -5,10 +5,9 @@ The rule was calibrated on three of the four kinds of run in docs/predictors.md,
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hfwarmup.measuring.spikes import label_spikes
@@ -19,8 +18,11 @@ LARGE_UPDATE = 0.03
 """||dW|| / ||W|| of one update of one weight matrix from which on a gentler ramp was worth it."""
 LONGEST_WARMUP = 0.5
 """Share of the run that a proposed warmup does not exceed; beyond it the peak is lowered."""
-RANK, RANK_RATIO = "warmup/effective_rank", "warmup/effective_rank_ratio"
-MAX_UPDATE = "warmup/max_relative_update"
+MEASURED = "warmup/"
+"""What the names of the measured values in a log begin with."""
+RANK, RANK_RATIO, MAX_UPDATE = (
+    MEASURED + name for name in ("effective_rank", "effective_rank_ratio", "max_relative_update")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +36,6 @@ class Diagnosis:
     """One line each: what was measured, and when."""
     proposal: str
     """The next warmup and peak, with the reason; empty where nothing is to change."""
-
-    def to_json(self) -> str:
-        """As JSON, for `diagnosis.json` of a run's folder."""
-        return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
         lines = [f"warmup {self.verdict}: {self.summary}", *(f"  {line}" for line in self.evidence)]

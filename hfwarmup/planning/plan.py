@@ -136,13 +136,11 @@ def plan_run(
     warmup_steps 2000 -> 16000: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)
     warmup is 16000 of 100000 steps (16.0%), 4,096,000 samples
     """
-    _check_count("total_steps", total_steps)
-    _check_count("reference_total_steps", reference_total_steps)
-    _check_count("samples_per_epoch", samples_per_epoch)
+    counts = {"total_steps": total_steps, "reference_total_steps": reference_total_steps}
+    for name, count in {**counts, "samples_per_epoch": samples_per_epoch}.items():
+        _check_count(name, count)
     if tokens_per_sample is not None and not 0 < tokens_per_sample < math.inf:
         raise ValueError(f"tokens_per_sample={tokens_per_sample}: give a number above 0.")
-    if not 0.0 < max_warmup_fraction <= 1.0:
-        raise ValueError(f"max_warmup_fraction={max_warmup_fraction}: give a share of the run above 0 and at most 1.")
     batch_size, batch_reason = _global_batch(
         global_batch_size, per_device_batch_size, num_processes, gradient_accumulation_steps
     )
@@ -160,6 +158,7 @@ def plan_run(
     warmup_steps, warnings = _capped_warmup(scaled_steps, max_warmup_fraction, total_steps)
     samples = warmup_steps * batch_size
     tokens = None if tokens_per_sample is None else round(samples * tokens_per_sample)
+    length_reason = _warmup_length(warmup_steps, total_steps, samples, tokens)
     return Plan(
         learning_rate=learning_rate,
         warmup=duration,
@@ -175,13 +174,7 @@ def plan_run(
         warmup_samples=samples,
         warmup_tokens=tokens,
         warmup_fraction=warmup_steps / total_steps,
-        reasons=(
-            batch_reason + scale_reason,
-            lr_reason,
-            warmup_reason,
-            f"warmup is {warmup_steps} of {total_steps} steps ({_share(warmup_steps / total_steps)}), "
-            f"{samples:,} samples" + ("" if tokens is None else f", {tokens:,} tokens"),
-        ),
+        reasons=(batch_reason + scale_reason, lr_reason, warmup_reason, length_reason),
         warnings=warnings,
     )
 
@@ -246,6 +239,8 @@ def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale:
 
 def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[int, tuple[str, ...]]:
     """The warmup's steps after the cap, with a warning where it bites."""
+    if not 0.0 < max_fraction <= 1.0:
+        raise ValueError(f"max_warmup_fraction={max_fraction}: give a share of the run above 0 and at most 1.")
     cap = max(1, math.floor(max_fraction * total_steps))
     if steps <= cap:
         return steps, ()
@@ -255,8 +250,12 @@ def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[i
     )
 
 
-def _share(fraction: float) -> str:
-    return f"{fraction:.1%}" if fraction >= 0.01 or fraction == 0 else f"{fraction:.2%}"
+def _warmup_length(steps: int, total_steps: int, samples: int, tokens: int | None) -> str:
+    """The warmup's length in every unit that is known."""
+    fraction = steps / total_steps
+    share = f"{fraction:.1%}" if fraction >= 0.01 or fraction == 0 else f"{fraction:.2%}"
+    in_tokens = "" if tokens is None else f", {tokens:,} tokens"
+    return f"warmup is {steps} of {total_steps} steps ({share}), {samples:,} samples{in_tokens}"
 
 
 def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float], str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from plotly import graph_objects as go
 
+from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.panels import Line, Panel, thin
 from hfwarmup.reporting.run_data import Points, RunData
-from hfwarmup.training.run_files import MEASURED
 
 NUM_RUN_COLOURS = 8
 DIGITS = 6

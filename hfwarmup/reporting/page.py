@@ -10,12 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.charts import describe_panel, draw_panel, run_colour
 from hfwarmup.reporting.facts import environment_of, facts_of, results_of, table_of
 from hfwarmup.reporting.overview import draw_overview
 from hfwarmup.reporting.panels import Panel, make_panels
 from hfwarmup.reporting.run_data import RunData
-from hfwarmup.training.run_files import MEASURED, write_atomically
+from hfwarmup.training.run_files import write_atomically
 
 
 def write_report(path: Path, runs: Sequence[RunData]) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hfwarmup.measuring.spikes import find_spikes
+from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.run_data import Points, RunData, planned_rates
-from hfwarmup.training.run_files import MEASURED
 
 MAX_POINTS = 2000
 """A longer series is thinned to about as many points."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hfwarmup.measuring.verdict import Diagnosis, diagnose
 from hfwarmup.schedules.spec import ScheduleSpec
-from hfwarmup.training.run_files import DIAGNOSIS, LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
+from hfwarmup.training.run_files import LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
 
 RESULTS, TRAINER_STATE = "all_results.json", "trainer_state.json"
 
@@ -33,8 +34,6 @@ class RunData:
     """the Trainer's log entries, each with its `step`"""
     results: dict[str, Any]
     """`all_results.json`: the metrics of a finished run"""
-    diagnosis: dict[str, Any]
-    """`diagnosis.json`: verdict, summary, evidence and proposal"""
     missing: tuple[str, ...]
     """one line for each thing that the folder does not have, or not yet"""
 
@@ -53,6 +52,18 @@ class RunData:
         """Updates to the peak; 0 where the schedule is not known."""
         return 0 if self.spec is None else self.spec.num_warmup_steps
 
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """Whether the warmup was long enough; None where peak and warmup are not on record."""
+        if not {"max_steps", "warmup_steps", "peak_lr"} <= self.about.keys():
+            return None
+        return diagnose(
+            self.log,
+            total_steps=self.about["max_steps"],
+            warmup_steps=self.about["warmup_steps"],
+            peak_lr=self.about["peak_lr"],
+        )
+
     def series(self, key: str) -> Points:
         """The values of a key of the log; of an update that was logged twice the last one."""
         values = {entry["step"]: float(entry[key]) for entry in self.log if isinstance(entry.get(key), int | float)}
@@ -68,7 +79,7 @@ def read_run(folder: Path) -> RunData:
 
     Raises ValueError when it is no folder of a run.
     """
-    about, results, diagnosis = (_read_object(folder / name) for name in (RUN, RESULTS, DIAGNOSIS))
+    about, results = (_read_object(folder / name) for name in (RUN, RESULTS))
     log = _read_log(folder)
     if not about and not log:
         raise ValueError(
@@ -85,10 +96,9 @@ def read_run(folder: Path) -> RunData:
         rates=tuple(rates),
         log=tuple(log),
         results=results,
-        diagnosis=diagnosis,
         missing=(),
     )
-    return RunData(**{**vars(run), "missing": tuple(_missing(run, folder))})
+    return replace(run, missing=tuple(_missing(run, folder)))
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunData]:
@@ -96,7 +106,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunData]:
     runs = [read_run(folder) for folder in folders]
     names = [run.name for run in runs]
     return [
-        run if names.count(run.name) == 1 else RunData(**{**vars(run), "name": str(folder)})
+        run if names.count(run.name) == 1 else replace(run, name=str(folder))
         for run, folder in zip(runs, folders, strict=True)
     ]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import TrainingArguments
 
 from hfwarmup.measuring.products import gradient, mean_over_ranks
@@ -38,15 +37,14 @@ class FirstBatches:
     def __init__(
         self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
     ) -> None:
-        dataset: Any = dataloader.dataset
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        if isinstance(dataloader.dataset, IterableDataset):
             raise ValueError(
                 "the training data only streams, so nothing can be measured before the first update; "
                 "give initial_lr a number, or choose another optim than gi_adamw."
             )
         self.count = count
         self._model, self._args, self._batch_size = model, args, batch_size
-        self._dataset, self._collate = dataset, dataloader.collate_fn
+        self._dataloader = dataloader
 
     def mean_loss(self, index: int) -> float:
         """The loss of batch `index` at the current weights."""
@@ -76,9 +74,24 @@ class FirstBatches:
         """This rank's part of a micro-batch, counted over all batches."""
         total = self.count * self._args.gradient_accumulation_steps * self._args.world_size * self._batch_size
         first = (micro_batch * self._args.world_size + self._args.process_index) * self._batch_size
-        indices = range(first, first + self._batch_size)
-        with _random_states_kept():
-            return self._collate([self._dataset[index * len(self._dataset) // total] for index in indices])
+        size = len(cast(Sized, self._dataloader.dataset))
+        return collate_samples(
+            self._dataloader, [index * size // total for index in range(first, first + self._batch_size)]
+        )
+
+
+def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:
+    """The samples at `indices` as the dataloader's batch, without using up a random state.
+
+    A data set may draw augmentations and a collator masks, from any of the three sources.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return dataloader.collate_fn([dataloader.dataset[index] for index in indices])
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -89,15 +102,3 @@ def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
             f"{type(model).__name__} gives no loss for this data, so it cannot be measured; give initial_lr a number."
         )
     return loss
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """A data set may draw augmentations and a collator masks, from any of the three sources."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, cast
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.noise_scale import NoiseScale
+from hfwarmup.measuring.products import local_part
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.undisturbed import undisturbed
-from hfwarmup.measuring.verdict import READ_AT, diagnose
+from hfwarmup.measuring.verdict import MAX_UPDATE, MEASURED, RANK, RANK_RATIO, READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
 from hfwarmup.training.callbacks import is_rank_zero, planned_warmup_steps
-from hfwarmup.training.run_files import MEASURED
+from hfwarmup.training.first_batches import collate_samples
+from hfwarmup.training.first_update import unwrapped
+from hfwarmup.training.micro_batches import MicroBatchGradients
 from hfwarmup.training.sharpness_probe import SharpnessProbe
 
 logger = logging.getLogger(__name__)
@@ -49,7 +54,8 @@ class WarmupMonitor(TrainerCallback):
     * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
     * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
     * `warmup/clipped_share`: of the updates logged so far, how many had their gradient clipped;
-    * `warmup/noise_scale_samples`: from the micro-batches of gradient accumulation, where there is any;
+    * `warmup/noise_scale_samples`: from the micro-batches' gradients, where an update has several;
+      not under fp16, whose gradients carry the scaler's factor, nor of sharded weights;
     * `warmup/sharpness` and `warmup/sharpness_ratio`, if asked for: see SharpnessProbe. It costs several updates' time
       a measurement.
 
@@ -64,6 +70,9 @@ class WarmupMonitor(TrainerCallback):
         self._initial_rank = math.nan
         self._max_update = 0.0
         self._noise_scale = NoiseScale()
+        self._micro_batches = MicroBatchGradients()
+        self._accumulated = 0
+        self._micro_squared_norm = math.nan
         self._judged = False
         self._measured: dict[str, float] = {}
 
@@ -71,16 +80,19 @@ class WarmupMonitor(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = kwargs["model"]
+        if self._sharpness is not None:
+            self._sharpness.check(unwrapped(kwargs["optimizer"]))
         self._probe = _probe_batch(kwargs["train_dataloader"], args)
-        self._has_rank = self._probe is not None and _gives_hidden_states(model)
+        self._has_rank = self._probe is not None and isinstance(getattr(model, "config", None), PretrainedConfig)
         if not self._has_rank and is_rank_zero():
             logger.info("no effective rank is measured: the model has no hidden states or the data no length")
         marks = {-(-state.max_steps * mark // MARKS) for mark in range(1, MARKS + 1)}
         self._marks = sorted(mark for mark in marks if mark > state.global_step)
         matrices = (p for p in model.parameters() if p.requires_grad and p.ndim >= 2)
-        self._matrices = [p for p in matrices if _local(p.detach()).any()]
-        self._before: list[tuple[Tensor, Tensor]] = []
+        self._matrices = [p for p in matrices if local_part(p.detach()).any()]
+        self._before: list[Tensor] = []
         self._measured = {}
+        self._micro_batches.forget()
         self._micro_squared_norm = math.nan
         self._noise_scale = NoiseScale()
         self._initial_rank, self._max_update = self._from_log(state)
@@ -88,40 +100,47 @@ class WarmupMonitor(TrainerCallback):
         if state.global_step == 0 and self._has_rank:
             self._initial_rank = effective_rank(self._hidden(model, args))
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._accumulated = 1
+        several = args.gradient_accumulation_steps * args.world_size > 1
+        if several and self._is_marked(args, state) and _gradients_are_whole(args):
+            self._micro_batches.watch(kwargs["model"].parameters())
+
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The first micro-batch of an update that will be measured: its gradient, which accumulates from now on."""
-        if math.isnan(self._micro_squared_norm) and self._is_marked(args, state):
-            norm = _squared_norm(p.grad for p in kwargs["model"].parameters())
-            self._micro_squared_norm = norm * args.gradient_accumulation_steps**2
+        self._accumulated += 1
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._micro_batches.watching:
+            norm = self._micro_batches.mean_squared_norm(accumulation=self._accumulated)
+            is_one = self._accumulated * args.world_size == 1  # the rest of an epoch
+            self._micro_squared_norm = math.nan if is_one else norm
         marked = self._is_marked(args, state)
         if marked or _is_power_of_two(state.global_step + 1):
-            self._before = [(p, p.detach().clone()) for p in self._matrices]
+            self._before = [local_part(p.detach()).clone() for p in self._matrices]
         if marked and self._has_rank:
             self._hidden_before = self._hidden(kwargs["model"], args)
         if marked and self._sharpness is not None and self._probe is not None:
-            optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-            self._measured = self._sharpness.measure(kwargs["model"], optimizer, self._probe)
+            self._measured = self._sharpness.measure(kwargs["model"], unwrapped(kwargs["optimizer"]), self._probe)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not self._before:
-            return
-        largest = largest_relative_update((_local(old), _local(p.detach())) for p, old in self._before)
+        pairs = list(zip(self._before, (local_part(p.detach()) for p in self._matrices), strict=False))
+        self._before = []
+        largest = largest_relative_update(pairs)
         self._max_update = max(self._max_update, largest)
         if self._is_marked(args, state):
-            angles = [angle(_local(old), _local(p.detach())) for p, old in self._before]
-            self._measured |= {"relative_update": largest, "angle": sum(angles) / len(angles)}
+            mean_angle = sum(angle(*pair) for pair in pairs) / max(1, len(pairs))
+            self._measured |= {"relative_update": largest, "angle": mean_angle}
             self._measured |= self._of_the_representation(kwargs["model"], args)
             self._measured |= _rectification(kwargs["optimizer"], state.global_step + 1)
             self._marks = [mark for mark in self._marks if mark > state.global_step + 1]
-        self._before = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._measured:
@@ -168,7 +187,7 @@ class WarmupMonitor(TrainerCallback):
         rank = effective_rank(hidden)
         return {
             "effective_rank": rank,
-            "effective_rank_ratio": rank / self._initial_rank,
+            "effective_rank_ratio": rank / self._initial_rank if self._initial_rank else math.nan,
             "representation_change": relative_change(self._hidden_before, hidden),
         }
 
@@ -181,16 +200,18 @@ class WarmupMonitor(TrainerCallback):
             measured["clipped_share"] = sum(norm > args.max_grad_norm for norm in norms) / len(norms)
         if "grad_norm" in logs and not math.isnan(self._micro_squared_norm):
             micro_batch = args.train_batch_size
-            batch = micro_batch * args.gradient_accumulation_steps * args.world_size
             self._noise_scale.observe(
-                self._micro_squared_norm, float(logs["grad_norm"]) ** 2, small_batch=micro_batch, big_batch=batch
+                self._micro_squared_norm,
+                float(logs["grad_norm"]) ** 2,
+                small_batch=micro_batch,
+                big_batch=micro_batch * self._accumulated * args.world_size,
             )
             measured["noise_scale_samples"] = self._noise_scale.samples
         return measured
 
     def _hidden(self, model: nn.Module, args: TrainingArguments) -> Tensor:
         """The last hidden state of the probe's tokens: (tokens, width)."""
-        batch = {name: tensor.to(args.device) for name, tensor in cast(Any, self._probe).items()}
+        batch = cast("dict[str, Tensor]", self._probe)
         with (
             undisturbed(model),
             torch.no_grad(),
@@ -204,38 +225,27 @@ class WarmupMonitor(TrainerCallback):
 
     def _from_log(self, state: TrainerState) -> tuple[float, float]:
         """The rank before the first update and the largest relative update of the run before a resume."""
-        entries = [entry for entry in state.log_history if MEASURED + "max_relative_update" in entry]
+        entries = [entry for entry in state.log_history if MAX_UPDATE in entry]
         if not entries:
             return math.nan, 0.0
-        last = entries[-1]
-        rank, ratio = (last.get(MEASURED + name, math.nan) for name in ("effective_rank", "effective_rank_ratio"))
-        return rank / ratio, last[MEASURED + "max_relative_update"]
-
-
-def _gives_hidden_states(model: nn.Module) -> bool:
-    return isinstance(getattr(model, "config", None), PretrainedConfig)
+        ranked = (entry for entry in entries if entry.get(RANK_RATIO))  # the rank may have fallen to 0
+        first = next(ranked, {RANK: math.nan, RANK_RATIO: 1.0})
+        return first[RANK] / first[RANK_RATIO], entries[-1][MAX_UPDATE]
 
 
 def _probe_batch(dataloader: DataLoader, args: TrainingArguments) -> dict[str, Tensor] | None:
     """The first samples of the training data, about PROBE_TOKENS in all; None for data that only streams."""
-    dataset = cast(Any, dataloader.dataset)
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    if isinstance(dataloader.dataset, IterableDataset):
         return None
-    with torch.random.fork_rng():  # a collator may mask at random
-        tokens = max(tensor.numel() for tensor in dataloader.collate_fn([dataset[0]]).values())
-        count = max(1, min(len(dataset), PROBE_TOKENS // tokens))
-        batch = dataloader.collate_fn([dataset[index] for index in range(count)])
-    return {name: tensor.to(args.device) for name, tensor in batch.items()}
+    tokens = max(tensor.numel() for tensor in collate_samples(dataloader, [0]).values())
+    count = max(1, min(len(cast(Sized, dataloader.dataset)), PROBE_TOKENS // tokens))
+    return dict(send_to_device(collate_samples(dataloader, range(count)), args.device))
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """A sharded parameter's own shard; any other tensor as it is."""
-    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def _squared_norm(gradients: Iterator[Tensor | None]) -> float:
-    present = [gradient for gradient in gradients if gradient is not None]
-    return float(torch.nn.utils.get_total_norm(present)) ** 2
+def _gradients_are_whole(args: TrainingArguments) -> bool:
+    """Whether a backward pass leaves the gradient of its own batch: neither scaled nor scattered over the ranks."""
+    scattered = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    return not args.fp16 and AcceleratorState().distributed_type not in scattered
 
 
 def _rectification(optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:

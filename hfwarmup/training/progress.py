@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers import TrainingArguments as Arguments
 
-from hfwarmup.training.run_files import MEASURED
+from hfwarmup.measuring.verdict import MEASURED
 
 logger = logging.getLogger(__name__)
 

@@ -87,7 +87,10 @@ def describe_environment(args: TrainingArguments, model: torch.nn.Module) -> dic
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
     chosen = [precision for precision in ("bf16", "fp16") if getattr(args, precision)]
     return {
-        "versions": {"python": platform.python_version(), **{package: _version(package) for package in VERSIONS}},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: installed_version(package) for package in VERSIONS},
+        },
         "device": name,
         "precision": chosen[0] if chosen else "fp32",
         "world_size": args.world_size,
@@ -121,7 +124,8 @@ def _shell_word(word: str, folder: Path) -> str:
     return shlex.quote(word)
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """The version of a package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

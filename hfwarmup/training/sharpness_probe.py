@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hfwarmup.measuring.direction import parameters_of
 from hfwarmup.measuring.sharpness import sharpness
@@ -28,11 +28,20 @@ class SharpnessProbe:
     def __init__(self) -> None:
         self._eigenvector: Tensor | None = None
 
+    @staticmethod
+    def check(optimizer: Optimizer) -> None:
+        """Before the first update: ValueError for an optimizer whose stability threshold is not known."""
+        if not isinstance(optimizer, (SGD, Adam, AdamW)):
+            raise ValueError(
+                f"{type(optimizer).__name__} has no known stability threshold, so its sharpness says nothing; "
+                "take SGD, Adam or AdamW, or watch_warmup without sharpness=True."
+            )
+
     def measure(self, model: nn.Module, optimizer: Optimizer, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """`sharpness`, and `sharpness_ratio`: over the threshold at the learning rate of the coming update.
 
-        Above a ratio of 1 a quadratic loss would climb. Call it before the update, with the gradients present. Raises
-        ValueError for an optimizer whose threshold is not known.
+        Above a ratio of 1 a quadratic loss would climb; at a learning rate of 0 it is 0. Call it before the update,
+        with the gradients present.
         """
         parameters = parameters_of(optimizer)
         preconditioner = None
@@ -50,4 +59,6 @@ class SharpnessProbe:
         if self._eigenvector is None and is_rank_zero():
             logger.info("sharpness by %s, %d products the first time", found.method, found.products)
         self._eigenvector = found.vector
-        return {"sharpness": found.value, "sharpness_ratio": found.value / stability_threshold(optimizer)}
+        moves = any(float(group["lr"]) > 0.0 for group in optimizer.param_groups)
+        ratio = found.value / stability_threshold(optimizer) if moves else 0.0
+        return {"sharpness": found.value, "sharpness_ratio": ratio}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
+from ranks import run_on_ranks
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
 import hfwarmup
@@ -61,25 +58,14 @@ def train(folder: Path, name: str, num_processes: int) -> dict[str, Any]:
     }
 
 
-def worker(rank: int, folder: str, port: int) -> None:
-    torch.set_num_threads(1)
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in places.items()}, ACCELERATE_USE_CPU="true")
-    results = {name: train(Path(folder), name, WORLD) for name in SETTINGS}
-    torch.save(results, Path(folder, f"rank{rank}.pt"))
-    dist.barrier()
-    dist.destroy_process_group()
+def train_each(_: int, folder: Path) -> dict[str, dict[str, Any]]:
+    return {name: train(folder, name, WORLD) for name in SETTINGS}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each rank ended with, by setting."""
-    folder = tmp_path_factory.mktemp("first_update")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, args=(str(folder), port), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
+    return run_on_ranks(train_each, tmp_path_factory.mktemp("first_update"))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

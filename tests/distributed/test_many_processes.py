@@ -103,6 +103,8 @@ class Run:
         self.learning_rates = read_learning_rates(folder / "learning_rates.csv")
         history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         self.losses = [entry["loss"] for entry in history if "loss" in entry]
+        name = "warmup/noise_scale_samples"
+        self.noise_scales = [entry[name] for entry in history if name in entry]
         self.weights = load_file(folder / "model.safetensors")
 
 
@@ -123,6 +125,8 @@ def check_same_losses(run: Run, other: Run) -> None:
     assert run.losses[-1] < 0.8 * run.losses[0]  # it learns, so that a difference would grow
     assert run.losses == pytest.approx(other.losses, rel=1e-5)
     torch.testing.assert_close(run.weights, other.weights, rtol=1e-3, atol=1e-5)
+    assert run.noise_scales == pytest.approx(other.noise_scales, rel=1e-3)
+    assert len(run.noise_scales) == UPDATES
     residuals = [a - b for a, b in zip(run.losses, other.losses, strict=True)]
     error = statistics.stdev(residuals) / math.sqrt(UPDATES)
     assert abs(statistics.fmean(residuals)) <= 4 * error

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
+from ranks import run_on_ranks
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -21,6 +20,7 @@ from hfwarmup.measuring.sharpness import directional_sharpness, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner
 
 WORLD, BATCH, UPDATES = 2, 8, 5
+LAYOUTS = ("replicated", "sharded")
 
 
 def whole(tensors) -> list[torch.Tensor]:
@@ -68,22 +68,14 @@ def measure(*, rank: int, num_processes: int, sharded: bool) -> dict[str, Any]:
     return results
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
-    results = {
-        name: measure(rank=rank, num_processes=WORLD, sharded=name == "sharded") for name in ("replicated", "sharded")
-    }
-    torch.save(results, Path(folder, f"rank{rank}.pt"))
-    dist.destroy_process_group()
+def measure_both(rank: int, _: Path) -> dict[str, dict[str, Any]]:
+    return {layout: measure(rank=rank, num_processes=WORLD, sharded=layout == "sharded") for layout in LAYOUTS}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each rank measured, by layout of the weights."""
-    folder = tmp_path_factory.mktemp("measuring")
-    torch.multiprocessing.spawn(worker, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
+    return run_on_ranks(measure_both, tmp_path_factory.mktemp("measuring"))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +83,7 @@ def alone():
     return measure(rank=0, num_processes=1, sharded=False)
 
 
-@pytest.mark.parametrize("layout", ["replicated", "sharded"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_processes_measure_what_one_does(ranks, alone, layout):
     for rank in ranks:
         found = rank[layout]
@@ -103,7 +95,7 @@ def test_two_processes_measure_what_one_does(ranks, alone, layout):
         assert found["again"] <= 3
 
 
-@pytest.mark.parametrize("layout", ["replicated", "sharded"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_ranks_agree(ranks, layout):
     """To the last bit, or their searches would part."""
     for name in ("sharpness", "preconditioned", "directional", "critical"):

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
+from ranks import run_on_ranks
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -66,20 +65,14 @@ def train(mode: str, *, num_processes: int, rank: int, sharded: bool) -> dict[st
     return {"applied": applied, "weights": weights, "plan": (plan.peak_lr, plan.warmup_steps)}
 
 
-def sharded_worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
-    results = {mode: train(mode, num_processes=WORLD, rank=rank, sharded=True) for mode in MODES}
-    torch.save(results, Path(folder, f"rank{rank}.pt"))
-    dist.destroy_process_group()
+def train_in_all_modes(rank: int, _: Path) -> dict[str, dict[str, Any]]:
+    return {mode: train(mode, num_processes=WORLD, rank=rank, sharded=True) for mode in MODES}
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     """What each rank applied, by mode of the weight decay."""
-    folder = tmp_path_factory.mktemp("sharded")
-    torch.multiprocessing.spawn(sharded_worker, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(WORLD)]
+    return run_on_ranks(train_in_all_modes, tmp_path_factory.mktemp("sharded"))
 
 
 @pytest.mark.parametrize("mode", MODES)

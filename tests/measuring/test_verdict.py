@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -84,9 +83,3 @@ def test_a_run_that_was_stopped_has_failed():
 def test_where_the_evidence_is_thin_it_abstains_and_says_why(entries, summary):
     said = diagnose(entries, **RUN)
     assert (said.verdict, said.summary, said.proposal) == ("unclear", summary, "")
-
-
-def test_as_json_it_has_what_the_report_reads():
-    read = json.loads(diagnose(log_of([0.01, 0.01]), **RUN).to_json())
-    assert set(read) == {"verdict", "summary", "evidence", "proposal"}
-    assert read["verdict"] == "fine"

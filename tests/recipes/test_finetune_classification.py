@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import os
 import re
 import subprocess
@@ -40,38 +38,6 @@ ENCODER = json.dumps(
         "sep_token_id": 0,
     }
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet():
-    """What running a recipe changes in this process is put back."""
-    logger, threads = logging.getLogger("hfwarmup"), torch.get_num_threads()
-    before = logger.handlers, logger.propagate, logger.level
-    torch.set_num_threads(1)
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
-    torch.set_num_threads(threads)
-    logger.handlers, logger.propagate, logger.level = before
-    transformers.utils.logging.enable_progress_bar()
-
-
-@pytest.fixture(scope="module")
-def load_recipe():
-    """Imports a recipe by its name."""
-    loaded = []
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        loaded.append(name)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
-    for name in loaded:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
 import os
 import random
@@ -107,13 +106,9 @@ def launch(flags):
 
 
 @pytest.fixture
-def recipe(flags, monkeypatch):
-    """Runs the recipe in this process and returns what it ends with; what it changes for good is put back."""
-    logger = logging.getLogger("hfwarmup")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+def recipe(flags, monkeypatch, own_process_state):
+    """Runs the recipe in this process and returns what it ends with."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", flags.cache)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     def run(output_dir, **own) -> str:
         monkeypatch.setattr(sys, "argv", [str(RECIPE), *flags(output_dir, **own)])
@@ -123,11 +118,7 @@ def recipe(flags, monkeypatch):
             return str(exit_.code)  # what Python prints on the way out
         return ""
 
-    yield run
-    torch.set_num_threads(threads)
-    logger.handlers, logger.propagate = handlers, propagate
-    logger.setLevel(level)
-    transformers.utils.logging.enable_progress_bar()
+    return run
 
 
 def rates_of(folder: Path) -> list[float]:

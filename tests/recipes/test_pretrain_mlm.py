@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import math
 import os
 import random
@@ -30,20 +28,8 @@ CONFIGS = ROOT / "configs" / "pretrain_mlm"
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe as a module; what running it changes in this process is put back."""
-    spec = importlib.util.spec_from_file_location("pretrain_mlm", ROOT / "recipes" / "pretrain_mlm.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pretrain_mlm"] = module
-    spec.loader.exec_module(module)
-    logger, threads = logging.getLogger("hfwarmup"), torch.get_num_threads()
-    before = logger.handlers, logger.propagate, logger.level
-    torch.set_num_threads(1)
-    yield module
-    torch.set_num_threads(threads)
-    logger.handlers, logger.propagate, logger.level = before
-    transformers.utils.logging.enable_progress_bar()
-    del sys.modules["pretrain_mlm"]
+def recipe(load_recipe):
+    return load_recipe("pretrain_mlm")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from conftest import SPIKE_AT
 from hypothesis import given
 from hypothesis import strategies as st
+from run_folders import SPIKE_AT
 
 from hfwarmup.reporting.panels import MAX_POINTS, make_panels, thin
 from hfwarmup.reporting.run_data import read_run, read_runs
@@ -22,7 +22,7 @@ def test_the_charts_of_one_run(make_run):
 
 
 def test_what_was_measured_is_shown_too(make_run):
-    assert titles([read_run(make_run(measured=True))])[3:] == ["Effective rank", "Relative update"]
+    assert titles([read_run(make_run(measured=True))])[3:] == ["Effective rank", "Max relative update"]
 
 
 def test_several_runs_have_their_losses_apart(make_run):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
 
 from hfwarmup.measuring.noise_scale import noise_and_signal
 from hfwarmup.measuring.representation import effective_rank
 from hfwarmup.schedules.shapes import radam
-from hfwarmup.training.monitor import WarmupMonitor, watch_warmup
+from hfwarmup.training.monitor import WarmupMonitor, _gradients_are_whole, watch_warmup
 
 RUN = {"max_steps": 40, "lr_scheduler_type": "warmup_cosine", "warmup_steps": 10, "learning_rate": 1e-2}
 LOGGED = RUN | {"logging_strategy": "steps", "logging_steps": 2}
@@ -150,23 +154,52 @@ def test_the_share_of_clipped_updates(make_trainer):
     assert set(measured(trainer, "clipped_share").values()) == {1.0}
 
 
-def test_the_noise_scale_is_made_of_micro_batch_and_batch(make_trainer):
-    """One measured update: its first micro-batch's gradient and the logged norm of the whole, before clipping."""
+def test_the_noise_scale_is_made_of_the_micro_batches_and_the_batch(make_trainer, tiny_llama):
+    """The second update is measured: its gradients again, from what the model was called with."""
 
-    class FirstMicroBatch(TrainerCallback):
-        def on_substep_end(self, args, state, control, **kwargs):
-            if state.global_step == 1 and not hasattr(self, "squared"):
-                gradients = [p.grad for p in kwargs["model"].parameters()]
-                self.squared = torch.nn.utils.get_total_norm(gradients).item() ** 2 * 4**2
+    class Weights(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                self.before = copy.deepcopy(kwargs["model"].state_dict())
 
-    first = FirstMicroBatch()
-    trainer = make_trainer(first, gradient_accumulation_steps=4, max_grad_norm=1e-3, **LOGGED)
+    weights, calls = Weights(), []
+    trainer = make_trainer(weights, gradient_accumulation_steps=4, max_grad_norm=1e-3, **LOGGED)
+    trainer.model.register_forward_pre_hook(
+        lambda _, __, kwargs: calls.append(kwargs["input_ids"]) if torch.is_grad_enabled() else None,
+        with_kwargs=True,
+    )
     watch_warmup(trainer)
     trainer.train()
-    norm = next(entry["grad_norm"] for entry in trainer.state.log_history if entry["step"] == 2)
-    noise, signal = noise_and_signal(first.squared, norm**2, small_batch=2, big_batch=8)
+    model = tiny_llama()
+    model.load_state_dict(weights.before)
+    gradients = []
+    for tokens in calls[4:8]:
+        model.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    small = sum(gradient.square().sum().item() for gradient in gradients) / 4
+    big = (sum(gradients) / 4).square().sum().item()
+    noise, signal = noise_and_signal(small, big, small_batch=2, big_batch=8)
     expected = max(0.0, noise) / signal if signal > 0 else math.inf
     assert measured(trainer, "noise_scale_samples")[2] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_rest_of_an_epoch_may_be_a_single_micro_batch(make_trainer, blocks):
+    """Five micro-batches an epoch: updates of four, and of one that has nothing to compare."""
+    every = LOGGED | {"logging_steps": 1, "max_steps": 20}
+    trainer = make_trainer(trainer={"train_dataset": blocks(10)}, gradient_accumulation_steps=4, **every)
+    watch_warmup(trainer)
+    trainer.train()
+    assert list(measured(trainer, "noise_scale_samples")) == list(range(1, 20, 2))
+    assert not any(p._backward_hooks for p in trainer.model.parameters())
+
+
+def test_a_gradient_with_the_scalers_factor_is_not_taken(monkeypatch):
+    state = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU)
+    monkeypatch.setattr("hfwarmup.training.monitor.AcceleratorState", lambda: state)
+    assert [_gradients_are_whole(SimpleNamespace(fp16=fp16)) for fp16 in (False, True)] == [True, False]
+    state.distributed_type = DistributedType.FSDP
+    assert not _gradients_are_whole(SimpleNamespace(fp16=False))
 
 
 class Regression(torch.nn.Module):
@@ -204,6 +237,26 @@ def test_the_sharpness_of_a_known_hessian_over_the_threshold(make_trainer):
     assert measured(trainer, "sharpness_ratio")[40] == pytest.approx(6.0 / (2 / 1e-2), rel=0.01)
 
 
+def test_at_a_learning_rate_of_zero_nothing_is_too_sharp(make_trainer):
+    """transformers' own linear schedule makes its first update with 0."""
+    run = LOGGED | {"lr_scheduler_type": "linear", "logging_steps": 1, "max_steps": 20, "optim": "sgd"}
+    trainer = make_trainer(trainer={"model": Regression(), "train_dataset": POINTS}, **run)
+    watch_warmup(trainer, sharpness=True)
+    trainer.train()
+    ratios = measured(trainer, "sharpness_ratio")
+    assert ratios[1] == 0.0
+    assert ratios[2] > 0.0
+    assert measured(trainer, "sharpness")[1] == pytest.approx(6.0, rel=0.01)
+
+
+def test_an_optimizer_without_a_threshold_is_refused_before_the_first_update(make_trainer):
+    trainer = make_trainer(optim="adagrad", **LOGGED)
+    watch_warmup(trainer, sharpness=True)
+    with pytest.raises(ValueError, match=r"^Adagrad has no known stability threshold.*without sharpness=True\.$"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
 def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
     ends = []
     for watch in (False, True):
@@ -213,6 +266,60 @@ def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
         trainer.train()
         ends.append([p.detach().clone() for p in trainer.model.parameters()])
     assert measured(trainer, "sharpness_ratio")
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+class Shift(torch.nn.Module):
+    """A model of one vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.zeros(3))
+
+    def forward(self, x, labels):
+        return {"loss": (x + self.shift).square().mean()}
+
+
+def test_a_model_without_matrices_is_measured_at_the_marks_alone(make_trainer):
+    trainer = make_trainer(trainer={"model": Shift(), "train_dataset": POINTS}, **RUN, logging_steps=40)
+    watch_warmup(trainer)
+    trainer.train()
+    assert list(measured(trainer, "relative_update")) == list(range(2, 41, 2))
+
+
+def test_a_rank_that_began_at_zero_has_no_ratio(make_trainer, tiny_llama, tmp_path):
+    model = tiny_llama()
+    torch.nn.init.zeros_(model.model.norm.weight)
+    model.model.norm.weight.requires_grad_(False)
+    settings = {"output_dir": str(tmp_path), "save_strategy": "steps", "save_steps": 20, **LOGGED}
+    for resumed in (None, str(tmp_path / "checkpoint-20")):
+        trainer = make_trainer(trainer={"model": model}, **settings)
+        watch_warmup(trainer)
+        trainer.train(resume_from_checkpoint=resumed)
+        assert measured(trainer, "effective_rank")[40] == 0.0
+        assert math.isnan(measured(trainer, "effective_rank_ratio")[40])
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Tokens drawn anew each time, as an augmentation draws, from Python's and from numpy's random state."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        tokens = torch.tensor([random.randrange(16), *np.random.randint(16, size=3)])
+        return {"input_ids": tokens, "labels": tokens}
+
+
+def test_data_that_draw_give_what_they_would_have_given(make_trainer):
+    ends = []
+    for watch in (False, True):
+        trainer = make_trainer(trainer={"train_dataset": Noisy()}, **LOGGED)
+        if watch:
+            watch_warmup(trainer)
+        set_seed(1)
+        trainer.train()
+        ends.append([p.detach().clone() for p in trainer.model.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
