@@ -35,6 +35,7 @@ def run(wheel, tmp_path_factory):
     subprocess.run(install, env=clean, check=True, capture_output=True)
     (own,) = environment.glob("lib/python*/site-packages")
     (own / "others.pth").write_text(sysconfig.get_path("purelib"))
+
     def run_command(command: str, *words: str) -> str:
         finished = subprocess.run(
             [environment / "bin" / command, *words], cwd=folder, env=clean, capture_output=True, text=True, check=False

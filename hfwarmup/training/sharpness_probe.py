@@ -54,7 +54,7 @@ class SharpnessProbe:
                 parameters,
                 preconditioner=preconditioner,
                 start=self._eigenvector,
-                tolerance=0.01,
+                tolerance=1e-3 if self._eigenvector is None else 0.01,
             )
         if self._eigenvector is None and is_rank_zero():
             logger.info("sharpness by %s, %d products the first time", found.method, found.products)

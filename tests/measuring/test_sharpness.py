@@ -53,6 +53,15 @@ def test_a_warm_start_saves_products():
     assert counts[1] <= 4 < counts[0]
 
 
+def test_a_start_that_hardly_holds_the_top_eigenvector_finds_it():
+    """At the first value that seems settled only the second eigenvalue has shown."""
+    spectrum = torch.cat([torch.linspace(0, 1, 198), torch.tensor([8.5, 10.0])]).double()
+    start = torch.ones(200, dtype=torch.float64)
+    start[-1] = 0.05
+    values = [lanczos(spectrum.mul, start, in_a_row=in_a_row)[0] for in_a_row in (1, 3)]
+    assert values == pytest.approx([8.5, 10.0], rel=1e-3)
+
+
 def test_the_most_products_are_kept_and_the_error_says_so():
     matrix = symmetric(SPECTRA["a flat top"])
     value, _, error = lanczos(matrix.mv, torch.ones(200, dtype=torch.float64), max_products=4)
