@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hfwarmup.schedules.named import get_schedule
     from hfwarmup.training.gi_adam import GIAdamW
     from hfwarmup.training.registration import register
-    from hfwarmup.training.scheduler import WarmupScheduler, warmup
+    from hfwarmup.training.scheduler import WarmupScheduler
+    from hfwarmup.training.wrap import warmup
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ _HOMES = {
     "parse_duration": "hfwarmup.planning.durations",
     "plan_run": "hfwarmup.planning.plan",
     "register": "hfwarmup.training.registration",
-    "warmup": "hfwarmup.training.scheduler",
+    "warmup": "hfwarmup.training.wrap",
 }
 
 __all__ = [  # noqa: RUF022  in the order of use

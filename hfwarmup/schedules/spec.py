@@ -40,6 +40,10 @@ class ScheduleSpec:
             if not 0.0 <= peak < math.inf:
                 raise ValueError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: the cached curves are closures, which nothing can copy or pickle."""
+        return {name: vars(self)[name] for name in self.__dataclass_fields__}
+
     @cached_property
     def curve(self) -> Curve | None:
         """The compiled curve; None for a user's own schedule, which is a function and nothing more."""

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.training.resume import OnScheduleChange
 
 _PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
@@ -39,8 +40,34 @@ def restore(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now:
         keep_best = saved.resolved.mode == now.resolved.mode and saved.resolved.metric == now.resolved.metric
         state = {name: state[name] for name in _PLATEAU_COUNTERS if name != "best" or keep_best}
     after.load_state_dict(state)
-    if not isinstance(after, ReduceLROnPlateau):
+    _rescale_peaks(after, saved, now)
+
+
+def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -> None:
+    """In torch's schedulers of schedulers those of each."""
+    for part in getattr(after, "_schedulers", ()):
+        _rescale_peaks(part, saved, now)
+    if "base_lrs" in vars(after):
         after.base_lrs = list(rescale([float(lr) for lr in after.base_lrs], saved, now))
+
+
+def steps_made(after: LRScheduler) -> int:
+    """How many steps a torch scheduler has made; of torch's ChainedScheduler, which does not count, its parts."""
+    parts = [steps_made(part) for part in getattr(after, "_schedulers", ())]
+    return max(int(vars(after).get("last_epoch", 0)), *parts, 0)
+
+
+def check_kept(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
+    """ValueError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
+
+    Under `config` it may come or go.
+    """
+    if policy != "config" and (after is None) != (state is None):
+        which = "the checkpoint's schedule" if after is None else "this schedule"
+        raise ValueError(
+            f"only {which} has a scheduler after its warmup; build the one of the checkpoint again, "
+            "or pass on_schedule_change=config to follow this one from here on."
+        )
 
 
 def rescale(learning_rates: Sequence[float], saved: ScheduleSpec, now: ScheduleSpec) -> list[float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sized
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -10,11 +12,13 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from hfwarmup.schedules.options import BETA2_WARMUPS
 from hfwarmup.schedules.spec import ScheduleSpec, without_auto
-from hfwarmup.training.after import plateau, rescale, restore
-from hfwarmup.training.optim import UpdateCounter, check_weight_decay, decay_coefficient, warmup_stretches, with_beta2
+from hfwarmup.training.after import check_kept, plateau, rescale, restore
+from hfwarmup.training.optim import UpdateCounter, warmup_stretches, with_beta2
 from hfwarmup.training.resume import OnScheduleChange, measured_start, settle
+from hfwarmup.training.weight_decay import ScaledWeightDecay, check_weight_decay
+
+logger = logging.getLogger(__name__)
 
 OnLrMismatch = Literal["warn", "error"]
 
@@ -27,7 +31,7 @@ class WarmupScheduler(LRScheduler):
 
     The index t follows the optimizer's updates: further calls of `step()` between two updates change nothing, so that
     accelerate, which calls a prepared scheduler once per process, comes out right. Where the optimizer has never
-    stepped (a walk along the curve), every call counts.
+    stepped (a walk along the curve), every call counts, and a warning says so if updates follow.
 
     Args:
         optimizer: its groups' learning rates are the peaks.
@@ -89,15 +93,14 @@ class WarmupScheduler(LRScheduler):
                 f"decay={self.spec.resolved.decay!r} beside {type(after).__name__}, which decays; drop one."
             )
         self.after = after if after is not None else plateau(optimizer, self.spec)
-        self._weight_decays = [
-            group.setdefault("initial_weight_decay", group["weight_decay"]) if "weight_decay" in group else 0.0
-            for group in groups
-        ]
-        check_weight_decay(self.spec, self._weight_decays)
+        self._fresh_after = None if after is None else deepcopy(after.state_dict())
+        self._weight_decay = ScaledWeightDecay(groups)
+        check_weight_decay(self.spec, self._weight_decay.initial)
         self._lr_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
         self._updates = UpdateCounter()
         optimizer.register_step_post_hook(self._updates)
-        self._stepped_at_update = 0
+        self._stepped_at_update = self._walked_from = 0
+        self.optimizer = optimizer
         self._lay(self.spec)
         super().__init__(optimizer)
         self.base_lrs = list(self.spec.peak_lrs)
@@ -106,7 +109,8 @@ class WarmupScheduler(LRScheduler):
         """Take over `spec`, or nothing of it if it is impossible; the hot path reads only plain attributes."""
         self._learning_rates = spec.learning_rates
         self.spec = spec
-        self._coupled = spec.resolved.weight_decay == "coupled"
+        self._weight_decay.lay(self.optimizer.param_groups, spec.resolved.weight_decay)
+        self._scales_decay = spec.resolved.weight_decay != "coupled"
         self._warmup_steps = spec.num_warmup_steps
         self._last_scheduled = self._warmup_steps if self.after is not None else float("inf")
         if self.awaits_critical_lr:
@@ -117,6 +121,8 @@ class WarmupScheduler(LRScheduler):
         updates = self._updates.count
         if updates and updates == self._stepped_at_update:
             return
+        if updates and not self._stepped_at_update and self.last_epoch > self._walked_from:
+            self._warn_of_walk()
         self._stepped_at_update = updates
         self._step_count += 1
         self.last_epoch += 1
@@ -133,6 +139,16 @@ class WarmupScheduler(LRScheduler):
             self.after.step()
         self._follow_after()
 
+    def _warn_of_walk(self) -> None:
+        steps = self.last_epoch - self._walked_from
+        logger.warning(
+            "scheduler.step() was called %d times before the first optimizer update, so update %d ran at the learning "
+            "rate of update %d, and so on; well where it skips to there, else call it after optimizer.step().",
+            steps,
+            self._walked_from,
+            self.last_epoch,
+        )
+
     def observe_metric(self, metric: float) -> None:
         """Give a plateau the metric of an evaluation. It is ignored until the peak; patience counts from there.
 
@@ -148,7 +164,8 @@ class WarmupScheduler(LRScheduler):
         """Take note of the learning rates that `after` has set."""
         self._check_groups(self._last_lr)
         self._last_lr = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self._apply_weight_decay()
+        if self._scales_decay:
+            self._weight_decay.write(self.optimizer, self._last_lr, self.spec.levels)
 
     def start_at_critical_lr(self, lr: float) -> None:
         """Begin the ramp at the critical learning rate `lr`, which shortens it: see `ScheduleSpec.starting_at`.
@@ -194,8 +211,8 @@ class WarmupScheduler(LRScheduler):
             else:
                 group["lr"] = lr
         self._last_lr: list[float] = learning_rates  # type: ignore[assignment]  # torch's own list may hold tensors
-        if not self._coupled:
-            self._apply_weight_decay()
+        if self._scales_decay:
+            self._weight_decay.write(self.optimizer, learning_rates, self.spec.levels)
 
     def _check_groups(self, learning_rates: Sized) -> None:
         if len(self.optimizer.param_groups) != len(learning_rates):
@@ -203,15 +220,6 @@ class WarmupScheduler(LRScheduler):
                 f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, and had {len(learning_rates)} "
                 "when the scheduler was made; add groups before making it."
             )
-
-    def _apply_weight_decay(self) -> None:
-        if self._coupled:
-            return
-        mode = self.spec.resolved.weight_decay
-        rows = zip(self.optimizer.param_groups, self._weight_decays, self._last_lr, self.spec.levels, strict=True)
-        for group, weight_decay, lr, level in rows:
-            if weight_decay and (level.peak or mode == "constant"):
-                group["weight_decay"] = decay_coefficient(mode, weight_decay, lr=float(lr), peak_lr=level.peak)
 
     def state_dict(self) -> dict[str, Any]:
         """The update's index, the schedule and the state of what comes after it: plain data, safe for weights_only."""
@@ -241,51 +249,37 @@ class WarmupScheduler(LRScheduler):
             self.critical_lr = measured_start(state_dict.get("critical_lr"), self.on_schedule_change, step=step)
             configured = configured.starting_at(self.critical_lr)
             self.awaits_critical_lr = False
-        self._lay(settle(saved, configured, self.on_schedule_change, step=step))
-        self.last_epoch, self._step_count = step, step + 1
+        spec = settle(saved, configured, self.on_schedule_change, step=step)
+        if self._fresh_after is None:
+            self.after = plateau(self.optimizer, spec)
+        check_kept(self.after, state_dict["after"], self.on_schedule_change)
+        self._lay(spec)
+        self.last_epoch, self._step_count, self._walked_from = step, step + 1, step
         self._stepped_at_update = self._updates.count
         self._own_peaks()
-        if self.after is None or step < self._warmup_steps:
+        self._restore(state_dict, saved, configured)
+
+    def _restore(self, state_dict: dict[str, Any], saved: ScheduleSpec, configured: ScheduleSpec) -> None:
+        """Put what comes after the warmup, and the learning rates, to where the checkpoint was."""
+        step, state = self.last_epoch, state_dict["after"]
+        if self.after is None:
             self._apply(self._learning_rates(step))
-        elif step < saved.num_warmup_steps:  # a shorter warmup, over by now: what comes after it begins here
-            self._apply(self._learning_rates(self._warmup_steps))
-        else:
-            restore(self.after, state_dict["after"], saved, self.spec)
+        elif state is not None and step >= max(self._warmup_steps, saved.num_warmup_steps):
+            restore(self.after, state, saved, self.spec)
             self._apply(rescale(state_dict["last_lr"], saved, self.spec))
+        else:  # it has not begun, or begins here: this warmup is shorter and over by now
+            if self._fresh_after is not None:
+                restore(self.after, self._fresh_after, configured, self.spec)
+            self._apply(self._learning_rates(min(step, self._warmup_steps)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the compiled curve, which is made again; so a scheduler can be copied and pickled in mid-run."""
+        return {name: value for name, value in vars(self).items() if name != "_learning_rates"}
 
-def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
-    """A warmup in front of any torch scheduler: `num_warmup_steps` updates up to the first learning rate of `after`,
-    which then begins to count.
-
-    Update t < T_w runs at the warmup's learning rate, update T_w + n at what `after` gives for its own n. After a
-    ReduceLROnPlateau is given its metric by `observe_metric`; before the peak it does not listen.
-
-    Args:
-        after: a torch scheduler that has not been stepped; its optimizer is used.
-        num_warmup_steps: T_w, optimizer updates.
-        shape: gradual, exponential, cosine, polynomial, saturating, linear or constant.
-        **options: `initial_lr` or `initial_ratio`, `power`, `tau`, `weight_decay`, `on_schedule_change`.
-
-    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    >>> scheduler = warmup(torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5), num_warmup_steps=2, initial_lr=0.5)
-    >>> applied = []
-    >>> for _ in range(7):
-    ...     applied += scheduler.get_last_lr()
-    ...     optimizer.step()
-    ...     scheduler.step()
-    >>> applied
-    [0.5, 0.75, 1.0, 1.0, 0.5, 0.5, 0.25]
-    """
-    if shape in BETA2_WARMUPS or shape == "noam":
-        raise ValueError(
-            f"shape={shape!r} does not reach the peak at an update of your choice; use for example 'gradual'."
-        )
-    if isinstance(after, WarmupScheduler):
-        raise ValueError("after is a WarmupScheduler, which has its own warmup; choose its decay instead.")
-    if after.last_epoch > 0:
-        raise ValueError(f"after has made {after.last_epoch} steps; wrap it before it is stepped.")
-    return WarmupScheduler(after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup=shape, **options)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._learning_rates = self.spec.learning_rates
+        self.optimizer.register_step_post_hook(self._updates)  # a copied optimizer has lost its hooks
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

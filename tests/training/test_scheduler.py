@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import itertools
@@ -9,6 +10,7 @@ import json
 import logging
 import math
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -19,19 +21,24 @@ import pytest
 import torch
 import transformers
 from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
     LambdaLR,
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
     ReduceLROnPlateau,
+    SequentialLR,
     StepLR,
 )
 
 import hfwarmup
 from hfwarmup import WarmupScheduler, get_schedule
 from hfwarmup.schedules.named import SCHEDULES
-from hfwarmup.training.optim import decay_coefficient, stretch_warmup
+from hfwarmup.training.optim import stretch_warmup
+from hfwarmup.training.weight_decay import decay_coefficient
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,7 +82,7 @@ def load(data, optimizer, scheduler):
 
 
 def assert_resumes_anywhere(make, updates):
-    """What `make()` builds, stopped after any update and loaded into a fresh pair, goes on the same."""
+    """What `make()` builds, stopped after any update and loaded into a fresh pair or one ahead, goes on the same."""
     optimizer, scheduler = make()
     checkpoints, whole = [], []
     for _ in range(updates):
@@ -86,6 +93,8 @@ def assert_resumes_anywhere(make, updates):
         load(checkpoint, fresh_optimizer, fresh_scheduler)
         assert fresh_scheduler.get_last_lr() == rates(fresh_optimizer)
         assert run(fresh_optimizer, fresh_scheduler, updates - done) == whole[done:], f"stopped after update {done}"
+        load(checkpoint, fresh_optimizer, fresh_scheduler)  # back from the end
+        assert run(fresh_optimizer, fresh_scheduler, updates - done) == whole[done:], f"rolled back to update {done}"
 
 
 # Parity with transformers
@@ -283,6 +292,38 @@ def test_calls_before_the_next_update_of_a_resumed_run_change_nothing_in_one_pro
     assert scheduler.last_epoch == 5
 
 
+def test_calls_before_the_first_update_are_said(caplog):
+    optimizer = optimizer_of(1.0)
+    scheduler = scheduler_of(optimizer, "warmup_linear")
+    for _ in range(3):
+        scheduler.step()
+    with caplog.at_level(logging.WARNING):
+        run(optimizer, scheduler, 3)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == (
+        "scheduler.step() was called 3 times before the first optimizer update, so update 0 ran at the learning rate "
+        "of update 3, and so on; well where it skips to there, else call it after optimizer.step()."
+    )
+
+
+@pytest.mark.parametrize("weight_decay", ["coupled", "independent", "constant"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("name", ["warmup_cosine", "warmup_plateau", "noam"])
+def test_a_copy_in_mid_run_goes_on_the_same(name, copied, weight_decay):
+    settings = {"weight_decay": weight_decay, **({"d_model": 64} if name == "noam" else {})}
+    optimizer = optimizer_of(1.0, kind=torch.optim.AdamW, weight_decay=0.1)
+    scheduler = scheduler_of(optimizer, name, **settings)
+    run(optimizer, scheduler, 9)
+    other_optimizer, other = copied((optimizer, scheduler))
+    for parameter in other_optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.zeros_like(parameter)
+    assert other.optimizer is other_optimizer
+    assert run(other_optimizer, other, 12) == run(optimizer, scheduler, 12)
+    assert [p.item() for g in other_optimizer.param_groups for p in g["params"]] == [
+        p.item() for g in optimizer.param_groups for p in g["params"]
+    ]
+
+
 def test_no_warning_of_torch_about_the_order_of_steps():
     """filterwarnings is error here: this passes because nothing warns."""
     optimizer = optimizer_of(1.0)
@@ -325,6 +366,13 @@ AFTER = {
     "CosineAnnealingLR": lambda optimizer: CosineAnnealingLR(optimizer, 12),
     "OneCycleLR": lambda optimizer: OneCycleLR(optimizer, max_lr=2.0, total_steps=30),
     "LambdaLR": lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.8 / (1 + epoch)),
+    "CosineAnnealingWarmRestarts": lambda optimizer: CosineAnnealingWarmRestarts(optimizer, 4),
+    "SequentialLR": lambda optimizer: SequentialLR(
+        optimizer, [ConstantLR(optimizer, 0.5, 4), StepLR(optimizer, 3, gamma=0.5)], [4]
+    ),
+    "ChainedScheduler": lambda optimizer: ChainedScheduler(
+        [StepLR(optimizer, 3, gamma=0.5), MultiStepLR(optimizer, [2], gamma=0.5)], optimizer
+    ),
 }
 
 
@@ -614,6 +662,57 @@ def test_checkpoint_goes_on_with_the_old_schedule(change, _message):
         assert run(*resumed(stopped_at(done), "checkpoint", **change), 40 - done) == old_run[done:]
 
 
+PLATEAU = {"name": "warmup_plateau", "patience": 0, "factor": 0.5}
+
+
+@pytest.mark.parametrize("done", [3, 10])
+def test_a_plateau_comes_and_goes_under_config(done):
+    """What is followed from the checkpoint on is the new schedule, with nothing seen yet."""
+    optimizer, scheduler = resumed(stopped_at(done), "config", **PLATEAU)
+    run(optimizer, scheduler, 10)
+    for metric in (1.0, 1.0):
+        scheduler.observe_metric(metric)
+    assert rates(optimizer) == [0.5]
+    cosine_optimizer = optimizer_of(1.0)
+    cosine = run(cosine_optimizer, scheduler_of(cosine_optimizer, "warmup_cosine"), 30)
+    checkpoint = stopped_at(done, **PLATEAU)
+    assert run(*resumed(checkpoint, "config", "warmup_cosine"), 30 - done) == cosine[done:]
+
+
+@pytest.mark.parametrize("done", [3, 10])
+def test_a_plateau_comes_and_goes_under_checkpoint(done):
+    """The old schedule goes on: a linear decay without any plateau, or a plateau with what it had reduced."""
+    linear_optimizer = optimizer_of(1.0)
+    linear = run(linear_optimizer, scheduler_of(linear_optimizer, "warmup_linear"), 30)
+    assert run(*resumed(stopped_at(done), "checkpoint", **PLATEAU), 30 - done) == linear[done:]
+    optimizer = optimizer_of(1.0)
+    scheduler = scheduler_of(optimizer, **PLATEAU)
+    run(optimizer, scheduler, done)
+    for metric in (1.0, 1.0):  # before the peak it does not listen
+        scheduler.observe_metric(metric)
+    checkpoint, whole = saved(optimizer, scheduler), run(optimizer, scheduler, 12)
+    assert whole[-1] == [1.0 if done == 3 else 0.5]
+    kept_optimizer, kept = resumed(checkpoint, "checkpoint", "warmup_cosine")
+    assert run(kept_optimizer, kept, 12) == whole
+    kept.observe_metric(0.5)
+    kept.observe_metric(0.5)
+    assert rates(kept_optimizer) == [whole[-1][0] / 2]
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_what_follows_on_one_side_only_is_an_error(wraps):
+    def make(wrapped):
+        optimizer = optimizer_of(1.0)
+        if wrapped:
+            return optimizer, hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=2)
+        return optimizer, WarmupScheduler(optimizer, num_warmup_steps=2)
+
+    checkpoint = saved(*make(not wraps))
+    which = "this schedule" if wraps else "the checkpoint's schedule"
+    with pytest.raises(ValueError, match=f"^only {which} has a scheduler after its warmup; build the one"):
+        load(checkpoint, *make(wraps))
+
+
 def test_what_was_kept_is_kept_when_resumed_again():
     optimizer, scheduler = resumed(stopped_at(10), "checkpoint", total_steps=60)
     run(optimizer, scheduler, 5)
@@ -681,7 +780,7 @@ def test_config_with_a_warmup_that_is_over_by_now_reaches_the_peak(after):
     assert run(fresh_optimizer, fresh_scheduler, 3) == [[1.0]] * 3
 
 
-@pytest.mark.parametrize("after", ["StepLR", "LambdaLR", "CosineAnnealingLR"])
+@pytest.mark.parametrize("after", ["StepLR", "LambdaLR", "CosineAnnealingLR", "SequentialLR", "ChainedScheduler"])
 def test_config_with_a_new_peak_moves_what_follows(after):
     """Peak 1 -> 2 after the warmup: everything from here on is twice what it was."""
 
@@ -827,6 +926,24 @@ def test_adamw_shrinks_a_weight_without_gradient_as_the_mode_says(mode, resume):
     for group, (peak, decay) in zip(optimizer.param_groups, groups, strict=True):
         expected = math.prod(1 - decay * SHARES[mode](height, peak) for height in heights)
         assert group["params"][0].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["independent", "proportional", "constant"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_back_to_coupled_the_weight_decay_is_the_groups_own(mode, resume):
+    """The scaled one of the schedule before would shrink the weights by up to 1 / peak as much."""
+    optimizer = optimizer_of(1e-2, kind=torch.optim.AdamW, weight_decay=0.1)
+    scheduler = scheduler_of(optimizer, "warmup_cosine", weight_decay=mode)
+    run(optimizer, scheduler, 10)
+    checkpoint = saved(optimizer, scheduler)
+    if resume:
+        optimizer = optimizer_of(1e-2, kind=torch.optim.AdamW, weight_decay=0.1)
+        coupled = scheduler_of(optimizer, "warmup_cosine", on_schedule_change="config")
+        load(checkpoint, optimizer, coupled)
+    else:
+        coupled = scheduler_of(optimizer, "warmup_cosine")
+    run(optimizer, coupled, 3)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
 
 
 @pytest.mark.parametrize("mode", SHARES)
