@@ -90,6 +90,17 @@ without warmup and 23.74% with a gradual one; take it for comparison only.'
     )
 
 
+def peak_of_zero(peak_lr: float) -> str | None:
+    """A run whose peak is 0, which leaves the weights as they are; None for any other.
+
+    >>> peak_of_zero(0.0)
+    'learning_rate 0: no weight will change; give a peak above 0, unless the run only measures.'
+    """
+    if peak_lr != 0.0:
+        return None
+    return "learning_rate 0: no weight will change; give a peak above 0, unless the run only measures."
+
+
 def _is_adam(optimizer: str) -> bool:
     """Whether an optimizer, as transformers names it, divides by the root of a second moment as Adam does."""
     return "adam" in optimizer.lower()

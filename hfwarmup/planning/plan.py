@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from hfwarmup.planning.durations import Duration, parse_duration, whole_steps
+from hfwarmup.planning.ranges import ABOVE_ZERO, COUNT, LEARNING_RATE, SHARE, check_range
 from hfwarmup.schedules.options import did_you_mean
 
 LrScaling = Literal["linear", "sqrt", "none"]
@@ -138,9 +139,8 @@ def plan_run(
     """
     counts = {"total_steps": total_steps, "reference_total_steps": reference_total_steps}
     for name, count in {**counts, "samples_per_epoch": samples_per_epoch}.items():
-        _check_count(name, count)
-    if tokens_per_sample is not None and not 0 < tokens_per_sample < math.inf:
-        raise ValueError(f"tokens_per_sample={tokens_per_sample}: give a number above 0.")
+        check_range(name, count, COUNT)
+    check_range("tokens_per_sample", tokens_per_sample, ABOVE_ZERO)
     batch_size, batch_reason = _global_batch(
         global_batch_size, per_device_batch_size, num_processes, gradient_accumulation_steps
     )
@@ -190,7 +190,7 @@ def _global_batch(
         "gradient_accumulation_steps": accumulation,
     }
     for name, count in counts.items():
-        _check_count(name, count)
+        check_range(name, count, COUNT)
     if per_device is None:
         if global_batch_size is None:
             raise ValueError("no batch size: give global_batch_size, or per_device_batch_size and its factors.")
@@ -211,15 +211,14 @@ def _batch_scale(batch_size: int, reference_batch_size: int | None) -> tuple[flo
     """k, and how to say it."""
     if reference_batch_size is None:
         return 1.0, "; no reference_batch_size, nothing is scaled"
-    _check_count("reference_batch_size", reference_batch_size)
+    check_range("reference_batch_size", reference_batch_size, COUNT)
     scale = batch_size / reference_batch_size
     return scale, f", k = {scale:g} times the reference batch of {reference_batch_size}"
 
 
 def _scaled_lr(learning_rate: float, rule: str, scale: float) -> tuple[float, str]:
     """The peak at the real batch, and why."""
-    if isinstance(learning_rate, bool) or not 0.0 <= learning_rate < math.inf:
-        raise ValueError(f"learning_rate={learning_rate}: give a finite learning rate, 0 or more.")
+    check_range("learning_rate", learning_rate, LEARNING_RATE)
     factor, meaning = _rule("lr_scaling", LR_RULES, rule)
     peak_lr = learning_rate * factor(scale)
     if scale == 1.0:
@@ -239,8 +238,7 @@ def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale:
 
 def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[int, tuple[str, ...]]:
     """The warmup's steps after the cap, with a warning where it bites."""
-    if not 0.0 < max_fraction <= 1.0:
-        raise ValueError(f"max_warmup_fraction={max_fraction}: give a share of the run above 0 and at most 1.")
+    check_range("max_warmup_fraction", max_fraction, SHARE)
     cap = max(1, math.floor(max_fraction * total_steps))
     if steps <= cap:
         return steps, ()
@@ -262,8 +260,3 @@ def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float
     if name not in rules:
         raise ValueError(f"{option}={name!r}{did_you_mean(str(name), rules)} Choose one of {', '.join(rules)}.")
     return rules[name]
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not 1 <= value < math.inf or value != int(value)):
-        raise ValueError(f"{name}={value}: give a whole number, 1 or more.")

@@ -10,6 +10,7 @@ from typing import Any, Self
 from hfwarmup.planning import caveats
 from hfwarmup.planning.durations import Duration, parse_duration
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
+from hfwarmup.planning.ranges import COUNT, check_range, range_mistakes
 from hfwarmup.schedules.curve import beta2_warmup_steps
 from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
@@ -86,6 +87,8 @@ class PlanSettings:
         """
         if mistakes := self.mistakes():
             raise ValueError("\n".join(message for _, message in mistakes))
+        check_range("num_processes", num_processes, COUNT)
+        check_range("num_samples", num_samples, COUNT)
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
@@ -110,12 +113,14 @@ class PlanSettings:
 
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
+        found = range_mistakes(vars(self))
+        if not isinstance(self.lr_scheduler_kwargs, dict):
+            return [*found, ("lr_scheduler_kwargs", f"lr_scheduler_kwargs={self.lr_scheduler_kwargs}: give a map.")]
         checks = {
             "warmup": (self._check_one_warmup, self._check_warmup),
             "lr_scheduler_type": (self._check_name,),
             "lr_scheduler_kwargs": (self._check_options,),
         }
-        found = []
         for setting, check in ((setting, check) for setting, of_it in checks.items() for check in of_it):
             try:
                 check()
@@ -226,6 +231,7 @@ class PlanSettings:
             caveats.linear_rule_with_adam(self.optim, self.lr_scaling, plan.scale) if peak_is_scaled else None,
             caveats.beyond_noise_scale(plan.global_batch_size, self.noise_scale_samples),
             caveats.constant_warmup(self.lr_scheduler_type),
+            caveats.peak_of_zero(plan.peak_lr),
         )
         return replace(plan, warnings=(*plan.warnings, *(caveat for caveat in found if caveat)))
 
@@ -246,9 +252,8 @@ class PlanSettings:
         if self.warmup == "":
             return
         if self.warmup_steps:
-            raise ValueError(
-                f"warmup={str(self.warmup)!r} and warmup_steps={self.warmup_steps:g} are both given; keep warmup."
-            )
+            steps = str(self.warmup_steps).removesuffix(".0")
+            raise ValueError(f"warmup={str(self.warmup)!r} and warmup_steps={steps} are both given; keep warmup.")
         if self.takes_warmup_from_beta2:
             raise ValueError(
                 f"warmup={str(self.warmup)!r}: schedule {self.lr_scheduler_type!r} takes its length from adam_beta2; "

@@ -218,8 +218,8 @@ def plan_training(
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         batch_size = state.train_batch_size or batch_size
     settings = _plan_settings(training, warmup, batch_size, tokens_per_sample)
-    training.gradient_accumulation_steps = settings.accumulation(training.world_size)
     plan = settings.plan(num_processes=training.world_size, num_samples=num_samples)
+    training.gradient_accumulation_steps = plan.gradient_accumulation_steps
     _write(plan, settings, training)
     if settings.lr_scheduler_type in schedule_names():
         chosen = {"on_schedule_change": warmup.on_schedule_change, **settings.lr_scheduler_kwargs}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from hfwarmup.planning.config import ConfigError
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.schedules.options import did_you_mean
-from hfwarmup.training.arguments import RecipeArguments
+from hfwarmup.training.arguments import RecipeArguments, read_map
 from hfwarmup.training.given import Given
 
 
@@ -87,11 +86,10 @@ def _one_process() -> Iterator[None]:
 
 def _plan_settings(values: Mapping[str, Any]) -> PlanSettings:
     plain = {name: getattr(value, "value", value) for name, value in values.items()}
-    if isinstance(options := plain.get("lr_scheduler_kwargs"), str):
-        try:
-            plain["lr_scheduler_kwargs"] = json.loads(options)
-        except json.JSONDecodeError:
-            plain["lr_scheduler_kwargs"] = None  # TrainingArguments has said it
+    try:
+        plain["lr_scheduler_kwargs"] = read_map("lr_scheduler_kwargs", plain.get("lr_scheduler_kwargs") or {})
+    except ValueError:
+        plain["lr_scheduler_kwargs"] = None  # TrainingArguments says it
     return PlanSettings.pick(plain)
 
 

@@ -63,6 +63,16 @@ def test_what_the_plan_refuses_is_a_mistake(config):
     assert checked.stdout.startswith("error: global_batch_size=12 is no multiple of 8 per device x 1 processes")
 
 
+def test_a_number_that_no_run_can_have_is_a_mistake_with_its_line(config):
+    path = config("max_steps: 10\nlearning_rate: -1\nreference_batch_size: 0\n")
+    checked = run(path)
+    assert checked.exit_code == 1
+    assert checked.stdout.splitlines() == [
+        f"error: {path}:2: learning_rate=-1.0: give a finite learning rate, 0 or more.",
+        f"error: {path}:3: reference_batch_size=0: give a whole number, 1 or more.",
+    ]
+
+
 def test_a_length_that_depends_on_the_data_is_planned_when_it_is_given(config):
     path = config("num_train_epochs: 1\nwarmup: 1\n")
     assert run(path).stdout.splitlines()[1].startswith("not planned: its length depends on the data")

@@ -64,6 +64,7 @@ CAVEATS = [
     ({"noise_scale_samples": 7.9}, "global batch 8 is beyond the noise scale of 7.9 samples"),
     ({"noise_scale_samples": 8}, None),
     ({"lr_scheduler_type": "constant_warmup"}, "constant_warmup jumps to the peak"),
+    ({"learning_rate": 0}, "learning_rate 0: no weight will change"),
     ({"warmup": "60%"}, "warmup_steps 600 -> 500: cut to max_warmup_fraction=0.5"),
 ]
 
@@ -86,3 +87,52 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once():
     assert unknown.startswith("unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'?")
     with pytest.raises(ValueError, match=re.escape("\n".join((twice, unit, unknown)))):
         settings.plan(num_processes=1)
+
+
+COUNT = "give a whole number, 1 or more."
+OUT_OF_RANGE = [
+    # setting, a value that no run can have, the remedy
+    ("learning_rate", -1, "give a finite learning rate, 0 or more."),
+    ("learning_rate", float("nan"), "give a finite learning rate, 0 or more."),
+    ("learning_rate", "fast", "give a finite learning rate, 0 or more."),
+    ("warmup_steps", -5, "give a number of updates, 0 or more, or below 1 a share of the run."),
+    ("reference_batch_size", 0, COUNT),
+    ("global_batch_size", 0, COUNT),
+    ("per_device_train_batch_size", 0, COUNT),
+    ("gradient_accumulation_steps", 0, COUNT),
+    ("gradient_accumulation_steps", 1.5, COUNT),
+    ("max_warmup_fraction", 2, "give a share of the run above 0 and at most 1."),
+    ("max_steps", 10.5, "give a whole number of updates, or -1 for a run of num_train_epochs."),
+    ("num_train_epochs", -1, "give a number of epochs above 0, or max_steps."),
+    ("adam_beta2", 1.0, "give a number from 0 up to, not including, 1."),
+    ("noise_scale_samples", -4, "give a number above 0."),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "remedy"), OUT_OF_RANGE)
+def test_a_number_that_no_run_can_have_is_one_line(setting, value, remedy):
+    settings = PlanSettings(**{setting: value})
+    assert settings.mistakes() == [(setting, f"{setting}={value}: {remedy}")]
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value}: {remedy}')}\Z"):
+        settings.plan(num_processes=1, num_samples=1000)
+
+
+@pytest.mark.parametrize("max_steps", [-1, 0])
+def test_what_transformers_means_by_its_numbers_stays_valid(max_steps):
+    """No max_steps is -1 or 0, epochs have fractions, and count only then; below 1 warmup_steps is a share."""
+    by_epochs = PlanSettings(max_steps=max_steps, num_train_epochs=0.5, warmup_steps=0.1)
+    assert by_epochs.plan(num_processes=1, num_samples=800).total_steps == 50
+    assert PlanSettings(max_steps=5, num_train_epochs=-1).plan(num_processes=1).total_steps == 5
+
+
+def test_options_that_are_no_map_are_one_line():
+    assert PlanSettings(lr_scheduler_kwargs=[1]).mistakes() == [
+        ("lr_scheduler_kwargs", "lr_scheduler_kwargs=[1]: give a map.")
+    ]
+
+
+@pytest.mark.parametrize("setting", ["num_processes", "num_samples"])
+def test_no_processes_and_no_samples_make_no_plan(setting):
+    counts = {"num_processes": 1, "num_samples": 100, setting: 0}
+    with pytest.raises(ValueError, match=rf"\A{setting}=0: {re.escape(COUNT)}\Z"):
+        PlanSettings(global_batch_size=8).plan(**counts)
