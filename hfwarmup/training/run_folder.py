@@ -57,17 +57,31 @@ def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) 
     """Train to the end, from `checkpoint` if there is one, and return the metrics of the training.
 
     A run that is at its end already, `total_steps` updates, is not trained: its weights and its log are loaded, so that
-    what follows the training can be done again. The Trainer by itself would make one more update.
+    what follows the training can be done again. With load_best_model_at_end the weights are those of the best
+    checkpoint, as at the end of the training itself. The Trainer by itself would make one more update.
     """
     state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))) if checkpoint else None
     show_progress(trainer)
     if checkpoint is None or state is None or state.global_step < total_steps:
         return trainer.train(resume_from_checkpoint=checkpoint).metrics
     logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)
-    trainer._load_from_checkpoint(checkpoint)
+    best = _best_checkpoint(checkpoint, state) if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(best or checkpoint)
     trainer.state.global_step, trainer.state.log_history = state.global_step, state.log_history
+    trainer.state.best_model_checkpoint, trainer.state.best_metric = best, state.best_metric
     trainer.create_optimizer_and_scheduler(num_training_steps=total_steps)
     return {}
+
+
+def _best_checkpoint(last: str, state: TrainerState) -> str | None:
+    """The best checkpoint of the run, beside its `last` one wherever the folder is by now; None if it named none."""
+    if state.best_model_checkpoint is None:
+        return None
+    best = Path(last).parent / Path(state.best_model_checkpoint).name
+    if best.is_dir():
+        return str(best)
+    logger.warning("the best checkpoint, %s, is gone: the last one's weights are loaded", best.name)
+    return None
 
 
 def _is_checkpoint(entry: Path) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.training.run_folder import find_checkpoint, train_to_end
 
 HOLDS = (
     "output_dir={} holds a run already; choose another output_dir, or go on from its last checkpoint with resume=auto."
@@ -97,3 +98,42 @@ def test_a_file_in_the_folders_place_is_one_line(tmp_path, resume):
     file.touch()
     with pytest.raises(ValueError, match=rf"\A{re.escape(f'output_dir={file} is a file; name a folder.')}\Z"):
         find_checkpoint(file, resume)
+
+
+@pytest.fixture
+def best_is_first(make_trainer, blocks, tmp_path):
+    """A trainer whose peak ruins its model, so that the first of its three checkpoints is the best."""
+
+    def make():
+        return make_trainer(
+            trainer={"eval_dataset": blocks(8)},
+            output_dir=str(tmp_path / "run"),
+            learning_rate=1.0,
+            lr_scheduler_type="gradual_warmup",
+            warmup_steps=6,
+            max_steps=6,
+            eval_strategy="steps",
+            eval_steps=2,
+            save_strategy="steps",
+            save_steps=2,
+            load_best_model_at_end=True,
+            metric_for_best_model="loss",
+        )
+
+    return make
+
+
+def test_a_run_at_its_end_is_reported_on_its_best_weights_again(best_is_first, tmp_path, caplog):
+    first = best_is_first()
+    train_to_end(first, None, total_steps=6)
+    loss = first.evaluate()["eval_loss"]
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    again = best_is_first()
+    train_to_end(again, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
+    assert again.evaluate()["eval_loss"] == loss
+    assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-2")
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-2")
+    last = best_is_first()
+    train_to_end(last, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
+    assert last.evaluate()["eval_loss"] > loss
+    assert "the best checkpoint, checkpoint-2, is gone: the last one's weights are loaded" in caplog.messages
