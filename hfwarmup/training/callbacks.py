@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class WarmupCallback(TrainerCallback):
     """Watches over a schedule of this package in any Trainer; `register()` gives one to every Trainer.
 
-    It logs the schedule once, gives a plateau its metric, and compares the learning rate of each update with the
-    schedule's. It does nothing in a Trainer that runs another scheduler.
+    It logs the schedule once, gives a plateau its metric, compares the learning rate of each update with the
+    schedule's, and lets no run that is resumed without its scheduler's state warm up a second time. It does nothing in
+    a Trainer that runs another scheduler.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,8 @@ class WarmupCallback(TrainerCallback):
             self._check_replaced(args, kwargs["lr_scheduler"])
             return
         self._mismatch_reported = False
+        if state.global_step > 0 and scheduler.last_epoch == 0:
+            _go_on_without_state(scheduler, state.global_step)
         if isinstance(scheduler.after, ReduceLROnPlateau) and args.eval_strategy == "no":
             raise ValueError(
                 f"schedule {scheduler.spec.name!r} listens to an evaluation; set eval_strategy to 'steps' or 'epoch'."
@@ -185,6 +188,29 @@ class NonFiniteGuard(TrainerCallback):
                 f"learning rate {float(lr):g}); stopped before the weights changed; "
                 "lower learning_rate or lengthen warmup."
             )
+
+
+def _go_on_without_state(scheduler: WarmupScheduler, step: int) -> None:
+    """Put a scheduler whose state was in no checkpoint at the run's update `step`, under on_schedule_change=config.
+
+    Raises ValueError under another policy, and where what comes after the warmup had a state of its own.
+    """
+    lost = (
+        f"the checkpoint at update {step} has no state of the schedule (save_only_model?): the warmup would begin anew"
+    )
+    restart = "start a new run from its weights"
+    if scheduler.after is not None:
+        raise ValueError(f"{lost}; {restart}.")
+    if scheduler.on_schedule_change != "config":
+        raise ValueError(f"{lost}; {restart}, or pass on_schedule_change=config to go on at update {step}.")
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": step})
+    if is_rank_zero():
+        logger.warning(
+            "on_schedule_change=config: the checkpoint has no state of the schedule; it goes on at update %d, at "
+            "learning rate %g, while the optimizer's moments begin anew",
+            step,
+            float(scheduler.get_last_lr()[0]),
+        )
 
 
 def describe(scheduler: WarmupScheduler) -> str:

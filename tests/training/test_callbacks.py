@@ -97,6 +97,54 @@ def test_the_guard_changes_no_weight(make_trainer):
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
 
 
+# A checkpoint without the scheduler's state
+
+
+@pytest.fixture
+def weights_only(make_trainer, probe, tmp_path):
+    """Trains 8 updates with checkpoints of weights alone, and makes the trainer that resumes at update 4."""
+
+    def make(**own):
+        settings = {"output_dir": str(tmp_path), "save_strategy": "steps", "save_steps": 4, "save_only_model": True}
+        settings |= {"lr_scheduler_type": "warmup_linear", "warmup_steps": 2}
+        make_trainer(probe, **settings).train()
+        whole, probe.rates = probe.rates, []
+        resumed = make_trainer(probe, **{**settings, **own})
+        return whole, resumed, str(tmp_path / "checkpoint-4")
+
+    return make
+
+
+@pytest.mark.parametrize("policy", ["error", "checkpoint"])
+def test_a_resumed_run_does_not_warm_up_a_second_time_in_silence(policy, weights_only, probe):
+    _, resumed, checkpoint = weights_only(lr_scheduler_kwargs={"on_schedule_change": policy})
+    said = (
+        "the checkpoint at update 4 has no state of the schedule (save_only_model?): the warmup would begin anew; "
+        "start a new run from its weights, or pass on_schedule_change=config to go on at update 4."
+    )
+    with pytest.raises(ValueError, match=rf"\A{re.escape(said)}\Z"):
+        resumed.train(resume_from_checkpoint=checkpoint)
+    assert probe.rates == []
+
+
+def test_a_schedule_whose_state_was_not_saved_can_go_on_where_the_run_is(weights_only, probe, caplog):
+    whole, resumed, checkpoint = weights_only(lr_scheduler_kwargs={"on_schedule_change": "config"})
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert probe.rates == whole[4:]
+    assert any("goes on at update 4, at learning rate 0.000666667, while" in line for line in caplog.messages)
+
+
+def test_a_plateau_whose_state_was_not_saved_cannot_go_on(weights_only, blocks):
+    _, resumed, checkpoint = weights_only(
+        lr_scheduler_type="warmup_plateau",
+        lr_scheduler_kwargs={"on_schedule_change": "config"},
+        eval_strategy="steps",
+        trainer={"eval_dataset": blocks(8)},
+    )
+    with pytest.raises(ValueError, match=r"would begin anew; start a new run from its weights\.\Z"):
+        resumed.train(resume_from_checkpoint=checkpoint)
+
+
 # One line
 
 
