@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -208,7 +209,8 @@ def plan_training(
     `global_batch_size` is given, and the resume policy.
 
     The global batch is per-device batch x processes x accumulation, as the Trainer will have it; `num_samples` is the
-    size of the training set. `training.warmup_steps` is the only owner of the warmup's length. With
+    size of the training set. `training.warmup_steps` is the only owner of the warmup's length. What was given stays the
+    reference: the same `training` can be planned again, and only what was set anew meanwhile counts as given. With
     auto_find_batch_size the batch of the `checkpoint` to resume from counts, which the Trainer goes back to.
 
     Raises ValueError as `PlanSettings.plan` does.
@@ -217,13 +219,14 @@ def plan_training(
     if checkpoint and training.auto_find_batch_size:
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         batch_size = state.train_batch_size or batch_size
+    given = _given(training)
+    options = given.pop("lr_scheduler_kwargs")
     settings = _plan_settings(training, warmup, batch_size, tokens_per_sample)
+    settings = replace(settings, **given, lr_scheduler_kwargs=options or {})
     plan = settings.plan(num_processes=training.world_size, num_samples=num_samples)
-    training.gradient_accumulation_steps = plan.gradient_accumulation_steps
-    _write(plan, settings, training)
     if settings.lr_scheduler_type in schedule_names():
-        chosen = {"on_schedule_change": warmup.on_schedule_change, **settings.lr_scheduler_kwargs}
-        training.lr_scheduler_kwargs = chosen
+        options = {"on_schedule_change": warmup.on_schedule_change, **settings.lr_scheduler_kwargs}
+    _write(plan, settings, training, options)
     return plan
 
 
@@ -246,13 +249,29 @@ def plan_again(
     )
     settings = settings if settings.takes_warmup_from_beta2 else replace(settings, warmup=plan.warmup)
     new = settings.plan(num_processes=training.world_size, num_samples=num_samples, total_steps=total_steps)
-    _write(new, settings, training)
+    _write(new, settings, training, training.lr_scheduler_kwargs)
     return new
 
 
-def _write(plan: Plan, settings: PlanSettings, training: TrainingArguments) -> None:
+def _given(training: TrainingArguments) -> dict[str, Any]:
+    """What a plan writes over, as it was before: the value now, unless it is still the one that a plan has written."""
+    written: dict[str, tuple[Any, Any]] = getattr(training, "_given_and_planned", {})
+    given = {}
+    for name in ("learning_rate", "warmup_steps", "gradient_accumulation_steps", "lr_scheduler_kwargs"):
+        now = getattr(training, name)
+        before, planned = written.get(name, (now, now))
+        given[name] = before if now == planned else now
+    return given
+
+
+def _write(plan: Plan, settings: PlanSettings, training: TrainingArguments, options: Any) -> None:
+    given = _given(training)
     training.learning_rate = plan.peak_lr
     training.warmup_steps = 0 if settings.takes_warmup_from_beta2 else plan.warmup_steps
+    training.gradient_accumulation_steps = plan.gradient_accumulation_steps
+    training.lr_scheduler_kwargs = options
+    planned = {name: (before, copy(getattr(training, name))) for name, before in given.items()}
+    setattr(training, "_given_and_planned", planned)  # noqa: B010  no field: it is not the user's, nor in to_dict
     if isinstance(training, RecipeArguments):
         training.plan = plan
 

@@ -376,6 +376,33 @@ def test_options_of_the_check_do_not_hinder_the_plan(training):
     assert plan_training(args, WarmupArguments(warmup="10"), num_samples=64).warmup_steps == 10
 
 
+@pytest.mark.parametrize("length", [{"warmup": "10"}, {"global_batch_size": 16}], ids=["warmup", "warmup_steps"])
+def test_planning_the_same_arguments_again_is_the_same_plan(length, training):
+    steps = 0 if "warmup" in length else 10
+    args = training(max_steps=100, lr_scheduler_type="gradual_warmup", warmup_steps=steps)
+    plans = [
+        plan_training(
+            args, WarmupArguments(reference_batch_size=4, on_schedule_change=policy, **length), num_samples=64
+        )
+        for policy in ("error", "config")
+    ]
+    scale = 4 if "global_batch_size" in length else 2
+    assert plans[0] == plans[1]
+    assert (args.learning_rate, args.warmup_steps) == (pytest.approx(scale * 1e-3), scale * 10)
+    assert args.lr_scheduler_kwargs == {"on_schedule_change": "config"}
+
+
+def test_what_is_set_anew_before_planning_again_counts_as_given(training):
+    args, warmup = training(max_steps=100, warmup_steps=10), WarmupArguments(reference_batch_size=4)
+    plan_training(args, warmup, num_samples=64)
+    args.learning_rate = 3e-4
+    args.lr_scheduler_kwargs["final_ratio"] = 0.5
+    args.lr_scheduler_type = "warmup_cosine"
+    assert plan_training(args, warmup, num_samples=64).peak_lr == pytest.approx(6e-4)
+    assert args.warmup_steps == 20
+    assert args.lr_scheduler_kwargs["final_ratio"] == 0.5
+
+
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 8), (2, 4), (8, 1)])
 def test_a_global_batch_is_kept_on_any_number_of_processes(processes, accumulation, training):
     args = training(processes, per_device_train_batch_size=8, gradient_accumulation_steps=5, max_steps=100)
