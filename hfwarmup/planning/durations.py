@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from hfwarmup.schedules.options import did_you_mean
@@ -131,7 +132,7 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     """
     if isinstance(text, Duration):
         return text
-    if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+    if isinstance(text, bool) or not isinstance(text, (str, Real)):
         raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
     match = _PATTERN.fullmatch(str(text).strip())
     if match is None:

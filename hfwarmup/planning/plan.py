@@ -10,7 +10,7 @@ from typing import Literal
 
 from hfwarmup.planning.durations import Duration, parse_duration, whole_steps
 from hfwarmup.planning.ranges import ABOVE_ZERO, COUNT, LEARNING_RATE, SHARE, check_range
-from hfwarmup.schedules.options import did_you_mean
+from hfwarmup.schedules.options import did_you_mean, plain
 
 LrScaling = Literal["linear", "sqrt", "none"]
 WarmupScaling = Literal["linear", "constant_samples", "constant_steps", "sqrt"]
@@ -78,7 +78,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as a JSON object, for programs."""
-        return json.dumps({**asdict(self), "warmup": str(self.warmup)}, indent=2)
+        return json.dumps({**asdict(self), "warmup": str(self.warmup)}, indent=2, default=plain)
 
     def __str__(self) -> str:
         return "\n".join([*self.reasons, *(f"warning: {warning}" for warning in self.warnings)])

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 from hfwarmup.schedules import shapes
 from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
@@ -249,8 +250,8 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
     return int(warmup_steps)
 
 
-def _is_count(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _is_count(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
     return 0 <= value < math.inf and value == int(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal
 
 _START = {"initial_lr", "initial_ratio"}
@@ -183,6 +184,18 @@ def _unknown_option(name: str, option: str, warmup: str, decay: str, valid: set[
     return f"{name!r} has no option {option!r}{did_you_mean(option, valid)} {takes}"
 
 
+def plain(value: Any) -> Any:
+    """A number of any library, such as NumPy's int64, as Python's own, which a checkpoint can keep; else the value.
+
+    >>> from fractions import Fraction
+    >>> plain(Fraction(1, 4)), plain(True), plain("cosine")
+    (0.25, True, 'cosine')
+    """
+    if isinstance(value, Integral):
+        return value if isinstance(value, bool) else int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a sentence on an unknown `word`: with the nearest known one, or a full stop alone.
 
@@ -225,7 +238,7 @@ def _check_number(
     kind = "whole number" if whole else "number"
     if (
         isinstance(value, bool)
-        or not isinstance(value, int if whole else (int, float))
+        or not isinstance(value, Integral if whole else Real)
         or not math.isfinite(value)
         or not low <= value <= high
         or (above and value == low)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
 from hfwarmup.schedules.named import own_factory, resolve_options
-from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
+from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,9 @@ class ScheduleSpec:
         for peak in self.peak_lrs:
             if not 0.0 <= peak < math.inf:
                 raise ValueError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
+        object.__setattr__(self, "options", {name: plain(value) for name, value in self.options.items()})
+        for length in ("warmup_steps", "total_steps"):
+            object.__setattr__(self, length, plain(getattr(self, length)))
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: the cached curves are closures, which nothing can copy or pickle."""

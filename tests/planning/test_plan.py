@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -323,3 +324,9 @@ def test_every_plan_is_possible(learning_rate, warmup, total_steps, batch, refer
     assert plan.warmup_steps <= max(1, total_steps / 2)
     assert len(plan.reasons) == 4
     assert all("\n" not in line for line in (*plan.reasons, *plan.warnings))
+
+
+def test_numbers_of_numpy_make_the_same_plan():
+    numbers = {"warmup": np.int64(100), "total_steps": np.int64(10_000), "global_batch_size": np.int64(64)}
+    own = {name: int(number) for name, number in numbers.items()}
+    assert json.loads(plan_of(**numbers).to_json()) == json.loads(plan_of(**own).to_json())

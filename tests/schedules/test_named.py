@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from hfwarmup import get_schedule
@@ -479,6 +480,10 @@ def test_error_text(name, options, message):
 def test_updates_are_counted_from_zero():
     with pytest.raises(ValueError, match=r"^step=-1: updates are counted from 0\.$"):
         schedule_of("gradual_warmup")(-1)
+
+
+def test_lengths_may_be_numbers_of_numpy():
+    assert schedule_of("warmup_linear", warmup_steps=np.int64(10), total_steps=np.int64(100))(55) == 0.5
 
 
 def test_a_default_of_the_name_gives_way_to_what_is_given():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from hfwarmup.schedules.named import add_schedule
@@ -223,3 +224,14 @@ def test_a_users_own_schedule_differs_by_name_options_and_lengths(own_name):
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match=r"^unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'\?"):
         spec_of("warmup_cosin").learning_rates(0)
+
+
+def test_numbers_of_numpy_are_taken_and_kept_as_pythons_own():
+    lengths = {"warmup_steps": np.int64(10), "total_steps": np.int32(100)}
+    spec = spec_of(options={"final_ratio": np.float32(0.5), "decay": "step", "step_size": np.int64(5)}, **lengths)
+    own = spec_of(options={"final_ratio": 0.5, "decay": "step", "step_size": 5})
+    assert json.loads(json.dumps(spec.to_dict())) == own.to_dict()
+    assert spec.learning_rates(57) == own.learning_rates(57)
+    for refused in (True, np.True_):
+        with pytest.raises(ValueError, match=r"^warmup_steps=True: give a whole number of updates, 0 or more\.$"):
+            spec_of(warmup_steps=refused).learning_rates(0)
