@@ -142,8 +142,10 @@ def get_schedule(
     """The schedule `name` as a pure function: 0-based index of the update -> learning rate.
 
     With eta = `peak_lr`, T_w = `num_warmup_steps` and T = `num_training_steps`, both in optimizer updates: update 0
-    has the start (never 0 unless asked for), update T_w exactly eta, and from T on the value stays. Formula and source
-    of each name are in `hfwarmup.schedules.named.SCHEDULES`. A plateau is shown as if the metric never stalled.
+    has the start (never 0 unless asked for), update T_w exactly eta, and from T on the value stays. The warmups of noam
+    and beta2 count from 1 as their papers do: their first update is at 1 of T_w, and they end at update T_w - 1, which
+    has eta under noam and untuned_linear; the others of beta2 come near it and never reach it. Formula and source of
+    each name are in `hfwarmup.schedules.named.SCHEDULES`. A plateau is shown as if the metric never stalled.
 
     Args:
         name: a key of SCHEDULES, or a name that was registered.

@@ -118,12 +118,19 @@ class ScheduleSpec:
         return lambda step: [schedule(step) for schedule in schedules]
 
     def summary(self) -> str:
-        """One line on the first group: its first learning rate, its peak and when, its last learning rate.
+        """One line on the first group: its first learning rate, that at the end of its warmup, its last learning rate.
+
+        The warmup ends at update T_w, or where it counts from 1 (noam, those of beta2) at T_w - 1.
 
         >>> ScheduleSpec(name="warmup_linear", warmup_steps=2, total_steps=4, peak_lrs=[1.0]).summary()
         'schedule warmup_linear: learning rate 1e-07 at update 0, 1 at update 2, 0.5 at update 3'
         """
-        updates = [0, self.num_warmup_steps, *([self.total_steps - 1] if self.total_steps else [])]
+        first_count = 0 if self.curve is None else self.curve.first_count
+        updates = [
+            0,
+            max(0, self.num_warmup_steps - first_count),
+            *([self.total_steps - 1] if self.total_steps else []),
+        ]
         rates = [f"{self.learning_rates(update)[0]:g} at update {update}" for update in dict.fromkeys(updates)]
         return f"schedule {self.name}: learning rate {', '.join(rates)}"
 

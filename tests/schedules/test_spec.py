@@ -235,3 +235,19 @@ def test_numbers_of_numpy_are_taken_and_kept_as_pythons_own():
     for refused in (True, np.True_):
         with pytest.raises(ValueError, match=r"^warmup_steps=True: give a whole number of updates, 0 or more\.$"):
             spec_of(warmup_steps=refused).learning_rates(0)
+
+
+SUMMARIES = [
+    # schedule, options, T_w of 40 updates, what is said: the warmup's end where it is, one earlier if it counts from 1
+    ("warmup_linear", {}, 4, "1e-07 at update 0, 1 at update 4, 0.0277778 at update 39"),
+    ("noam", {}, 4, "0.25 at update 0, 1 at update 3, 0.316228 at update 39"),
+    ("noam", {}, 1, "1 at update 0, 0.158114 at update 39"),
+    ("untuned_linear", {"beta2": 0.9}, None, "0.05 at update 0, 1 at update 19, 1 at update 39"),
+    ("gi_warmup", {"beta2": 0.9}, None, "0.316228 at update 0, 0.937242 at update 19, 0.992582 at update 39"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "warmup_steps", "said"), SUMMARIES)
+def test_a_summary_has_the_update_at_which_the_warmup_has_arrived(name, options, warmup_steps, said):
+    spec = spec_of(name, options, warmup_steps=warmup_steps, total_steps=40)
+    assert spec.summary() == f"schedule {name}: learning rate {said}"
