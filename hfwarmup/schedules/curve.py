@@ -29,13 +29,13 @@ class Curve:
     """A schedule without its peak.
 
     `rise` and `fall` map a count of updates to a height in [0, 1], the blends lay the height between two learning
-    rates. The count of update t is t + `first_count`, held at `total_steps`.
+    rates. The count of update t is t + `first_count`, held at `last_count`.
     """
 
     options: ScheduleOptions
     warmup_steps: int
-    total_steps: float
     first_count: int
+    last_count: float
     rise: Callable[[int], float]
     fall: Callable[[int], float]
     rise_blend: shapes.Blend
@@ -54,7 +54,7 @@ class Curve:
 
     def bind(self, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         """The learning rates of all `levels` at an update, as a function of its 0-based index; O(1) in the index."""
-        first_count, last_count, warmup_steps = self.first_count, self.total_steps, self.warmup_steps
+        first_count, last_count, warmup_steps = self.first_count, self.last_count, self.warmup_steps
         rise, fall, rise_blend, fall_blend = self.rise, self.fall, self.rise_blend, self.fall_blend
         if len(levels) == 1:  # nearly every run; without the list it costs a third less
             start, peak, floor = levels[0]
@@ -84,7 +84,7 @@ class Curve:
         """A ramp of beta2 never quite ends: it damps whatever comes after it too (Ma & Yarats 2021, section 5)."""
 
         def damped(step: int) -> list[float]:
-            count, rates = min(step + self.first_count, self.total_steps), learning_rates(step)
+            count, rates = min(step + self.first_count, self.last_count), learning_rates(step)
             if count < self.warmup_steps:
                 return rates
             height = self.rise(int(count))
@@ -99,15 +99,19 @@ def compile_curve(options: ScheduleOptions, *, warmup_steps: int | None, total_s
     Raises ValueError when the lengths are impossible together or with the options.
     """
     warmup_steps = _check_lengths(options, warmup_steps, total_steps)
+    # Vaswani et al. and Ma & Yarats count updates from 1, everybody else here from 0.
+    first_count = 1 if options.warmup == "noam" or options.warmup in BETA2_WARMUPS else 0
     last_count: float = math.inf if total_steps is None else total_steps
     rise = _rise(options, warmup_steps)
     fall = _fall(options, warmup_steps, total_steps)
+    if first_count and options.decay not in ENDLESS_DECAYS:
+        # A decay that ends is nobody's paper's: counted from 0 it ends at T, behind the last update, as all others do.
+        last_count, fall = last_count + first_count, _counted_from_zero(fall, warmup_steps)
     return Curve(
         options=options,
         warmup_steps=warmup_steps,
-        total_steps=last_count,
-        # Vaswani et al. and Ma & Yarats count updates from 1, everybody else here from 0.
-        first_count=1 if options.warmup == "noam" or options.warmup in BETA2_WARMUPS else 0,
+        first_count=first_count,
+        last_count=last_count,
         rise=rise,
         fall=fall,
         rise_blend=_RISE_BLENDS.get(options.warmup, shapes.arithmetic),
@@ -188,6 +192,11 @@ def _fall(options: ScheduleOptions, warmup_steps: int, total_steps: int | None) 
     else:
         shape = _FALLS[options.decay]
     return _spread(shape, begin_steps, total_steps)
+
+
+def _counted_from_zero(fall: Callable[[int], float], warmup_steps: int) -> Callable[[int], float]:
+    """A fall over updates counted from 0 -> the same counted from 1: the peak stays for one update more."""
+    return lambda count: fall(max(warmup_steps, count - 1))
 
 
 def _spread(shape: Callable[[float], float], begin_steps: int, total_steps: int) -> Callable[[int], float]:

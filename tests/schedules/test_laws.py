@@ -194,9 +194,10 @@ def test_every_update_is_what_the_formula_says(run):
             expected = rise(run["warmup"], step, run["peak"], run["start"], warmup_steps, run["options"])
         else:
             length = total_steps - warmup_steps
-            expected = fall(
-                run["decay"], count - warmup_steps, run["peak"], run["floor"], length, warmup_steps, run["options"]
+            after = (
+                max(0, min(step, total_steps) - warmup_steps) if run["decay"] in REACHES_FLOOR else count - warmup_steps
             )
+            expected = fall(run["decay"], after, run["peak"], run["floor"], length, warmup_steps, run["options"])
         # Near 0 a cosine's own rounding is all that is left, so the error is measured against the peak.
         assert schedule(step) == pytest.approx(expected, rel=1e-9, abs=1e-12 * run["peak"]), f"update {step}"
 
@@ -246,6 +247,19 @@ def test_the_floor_is_reached_at_the_end(run):
         assert damped * (1 - 1e-9) <= final <= floor
     else:
         assert final == floor
+
+
+@given(runs(warmups=FROM_ONE, decays=REACHES_FLOOR, min_decay_steps=1))
+@few
+def test_a_decay_that_ends_is_the_same_behind_a_warmup_that_counts_from_one(run):
+    """No update is lost at the floor: only what is left of a ramp of beta2 is between the two."""
+    schedule, total_steps = schedule_of(run), run["total_steps"]
+    options = {name: value for name, value in run["options"].items() if name != "beta2"}
+    other = schedule_of({**run, "warmup": "gradual", "options": options})
+    for step in [step for step in steps_of(run) if step >= run["warmup_steps"]]:
+        counted = min(step, total_steps)
+        left = rise(run["warmup"], counted, 1.0, 0.0, 1, run["options"]) if run["warmup"] in BETA2 else 1.0
+        assert schedule(step) == pytest.approx(other(step) * left, rel=1e-9, abs=1e-12 * run["peak"]), f"update {step}"
 
 
 def largest_last_step(run: dict[str, Any]) -> float:

@@ -262,7 +262,7 @@ OPTIONS = [
     ("hfwarmup", {"decay": "step", "step_size": 20, "gamma": 0.5, "final_ratio": 0.3}, 70, 0.3),  # the floor
     ("untuned_linear", {"beta2": 0.95}, 19, 0.5),  # a fortieth an update
     ("gi_warmup", {"beta2": 0.96}, 0, 0.2),  # sqrt(1 - 0.96)
-    ("untuned_linear", {"decay": "linear"}, 59, 0.5),  # counted from 1: 40 of 80 updates after the 20th are left
+    ("untuned_linear", {"decay": "linear"}, 60, 0.5),  # the decay itself counts from 0: half way from 20 to 100
 ]
 
 
@@ -480,6 +480,22 @@ def test_error_text(name, options, message):
 def test_updates_are_counted_from_zero():
     with pytest.raises(ValueError, match=r"^step=-1: updates are counted from 0\.$"):
         schedule_of("gradual_warmup")(-1)
+
+
+LAST_UPDATES = [
+    # (warmup, options, T_w, the learning rate of the last update, 39 of 40): one decay step above the floor
+    ("untuned_linear", {"decay": "linear", "beta2": 0.9}, None, 0.05),  # 1 / (40 - 20)
+    ("noam", {"decay": "linear"}, 4, 1 / 36),
+    ("noam", {"decay": "restarts"}, 4, 0.0075961234938959784),  # (1 + cos(pi 34 / 36)) / 2: two cycles of 18
+    ("untuned_linear", {"decay": "wsd", "beta2": 0.9}, None, 0.25),  # the cooldown takes 4 updates
+]
+
+
+@pytest.mark.parametrize(("warmup", "options", "warmup_steps", "last"), LAST_UPDATES)
+def test_the_last_update_of_a_warmup_counted_from_one_is_not_wasted(warmup, options, warmup_steps, last):
+    schedule = schedule_of("hfwarmup", warmup_steps=warmup_steps, total_steps=40, warmup=warmup, **options)
+    assert schedule(39) == pytest.approx(last, rel=1e-12)
+    assert schedule(40) == schedule(FAR) == 0.0
 
 
 def test_lengths_may_be_numbers_of_numpy():
