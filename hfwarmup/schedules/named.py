@@ -110,10 +110,27 @@ _factories: dict[str, ScheduleFactory] = {}
 
 
 def add_schedule(name: str, factory: ScheduleFactory) -> None:
-    """Make a user's own `factory` known under `name`; the same factory twice is fine, another one is a ValueError."""
-    if name in SCHEDULES or _factories.get(name, factory) is not factory:
-        raise ValueError(f"schedule {name!r} exists already; choose another name.")
+    """Make a user's own `factory` known under `name`.
+
+    A function of the same module and qualified name takes the place of the one before: the cell of a notebook, run
+    again. ValueError for a name that another factory has, in whatever case, and for what is no name or no function.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"schedule {name!r}: give a name, as text.")
+    if not callable(factory):
+        raise ValueError(f"schedule {name!r}: factory={factory!r} is no function; give one that returns a schedule.")
+    taken = {known.lower(): known for known in schedule_names()}.get(name.lower())
+    again = name in _factories and _same_function(_factories[name], factory)
+    if taken is not None and not again:
+        known_as = "" if taken == name else f" as {taken!r}"
+        raise ValueError(f"schedule {name!r} exists already{known_as}; choose another name.")
     _factories[name] = factory
+
+
+def _same_function(one: ScheduleFactory, other: ScheduleFactory) -> bool:
+    """Whether two objects are one function, or come from one definition that was run twice."""
+    origins = [(getattr(item, "__module__", None), getattr(item, "__qualname__", None)) for item in (one, other)]
+    return one is other or (origins[0] == origins[1] and origins[0][1] is not None)
 
 
 def schedule_names() -> list[str]:

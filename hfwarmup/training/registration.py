@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 TRANSFORMERS_NAMES = frozenset(member.value for kind in (SchedulerType, OptimizerNames) for member in kind)
 """The names that transformers brings, read before the first registration."""
+TAKEN = TRANSFORMERS_NAMES | {member.name.lower() for member in SchedulerType}
+"""Names that no schedule can have, in lower case: an enum's member has a name of its own beside its value."""
 SCHEDULE_FREE_WITH_WARMUP = ("schedule_free_adamw", "schedule_free_sgd")
 """Optimizers of transformers that take warmup_steps for a warmup of their own."""
 
@@ -44,15 +46,16 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
     It then works in TrainingArguments and its subclasses, on the command line, in YAML and in `get_scheduler`, with
     options in `lr_scheduler_kwargs`, without a Trainer subclass and without a callback of the user's. As `optim` two
     more names are valid: `gi_adamw` (GIAdamW; `optim_args: init_batches=4, fused=true`) and `radam` (torch's, with
-    decoupled weight decay). Calling it again changes nothing.
+    decoupled weight decay). Calling it again changes nothing, but for a function of the same module and qualified name,
+    which takes the place of the one before: a notebook's cell may be run again.
 
     Args:
-        name: a new name, with `factory`.
+        name: a new name, with `factory`; upper and lower case are the same.
         factory: (*, peak_lr, num_warmup_steps, num_training_steps, **options) -> (0-based update -> learning rate).
 
     Raises:
-        ValueError: the name is taken, by this package, by transformers or by another factory; or only one of the
-            two arguments is given.
+        ValueError: the name is taken, by this package, by transformers or by another factory; the factory is no
+            function; or only one of the two arguments is given. Nothing of the name is registered then.
 
     >>> register()
     >>> from transformers import TrainingArguments
@@ -72,7 +75,7 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
     if name is None or factory is None:
         missing = "name" if name is None else "factory"
         raise ValueError(f"register: {missing} is missing; give name and factory, or neither.")
-    if name in TRANSFORMERS_NAMES:
+    if str(name).lower() in TAKEN:
         raise ValueError(f"schedule {name!r} is transformers' own; choose another name.")
     add_schedule(name, factory)
     _add_name(name)

@@ -18,7 +18,7 @@ from transformers.trainer_utils import SchedulerType
 
 import hfwarmup
 from hfwarmup.schedules import named
-from hfwarmup.schedules.named import SCHEDULES
+from hfwarmup.schedules.named import SCHEDULES, schedule_names
 from hfwarmup.training.callbacks import WarmupCallback
 
 ETA, ETA0 = 1e-3, 1e-7
@@ -271,21 +271,42 @@ def test_registering_the_same_factory_again_changes_nothing(mine):
     assert list(SchedulerType) == before
 
 
+def test_a_function_that_is_defined_again_takes_the_place_of_the_one_before(make_trainer, probe, monkeypatch):
+    monkeypatch.setattr(named, "_factories", {})
+
+    def run_cell(rate):
+        def flat(**_):
+            return lambda _: rate
+
+        hfwarmup.register("of_a_notebook", flat)
+
+    run_cell(0.25)
+    run_cell(0.5)
+    make_trainer(probe, lr_scheduler_type="of_a_notebook", max_steps=1).train()
+    assert probe.rates == [0.5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("cosine", triangle), "schedule 'cosine' is transformers' own; choose another name."),
         (("noam", triangle), "schedule 'noam' exists already; choose another name."),
         (("mine", lambda **_: float), "schedule 'mine' exists already; choose another name."),
+        (("Linear", triangle), "schedule 'Linear' is transformers' own; choose another name."),
+        (("reduce_on_plateau", triangle), "schedule 'reduce_on_plateau' is transformers' own; choose another name."),
+        (("Noam", triangle), "schedule 'Noam' exists already as 'noam'; choose another name."),
+        (("MINE", triangle), "schedule 'MINE' exists already as 'mine'; choose another name."),
+        (("yours", 5), "schedule 'yours': factory=5 is no function; give one that returns a schedule."),
+        (("", triangle), "schedule '': give a name, as text."),
         (("yours", None), "register: factory is missing; give name and factory, or neither."),
         ((None, triangle), "register: name is missing; give name and factory, or neither."),
     ],
 )
 def test_a_name_that_cannot_be_registered_is_one_line(mine, arguments, message):
-    before = list(SchedulerType)
+    before, known = list(SchedulerType), schedule_names()
     with pytest.raises(ValueError, match=exactly(message)):
         hfwarmup.register(*arguments)
-    assert list(SchedulerType) == before
+    assert (list(SchedulerType), schedule_names()) == (before, known)
 
 
 # The plateau
