@@ -260,9 +260,8 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
 
 
 def _is_count(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    return 0 <= value < math.inf and value == int(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf and value == int(value)
 
 
 def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:

@@ -224,7 +224,7 @@ def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
 
 def _check_number(
     name: str,
-    value: object,
+    value: Any,
     *,
     low: float,
     high: float = math.inf,
@@ -236,9 +236,9 @@ def _check_number(
     if value is None:
         return
     kind = "whole number" if whole else "number"
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if (
-        isinstance(value, bool)
-        or not isinstance(value, Integral if whole else Real)
+        not is_number
         or not math.isfinite(value)
         or not low <= value <= high
         or (above and value == low)
