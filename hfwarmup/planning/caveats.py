@@ -90,6 +90,25 @@ without warmup and 23.74% with a gradual one; take it for comparison only.'
     )
 
 
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules of transformers that take no warmup and drop the one that they are given."""
+
+
+def dropped_warmup(schedule: str, warmup_steps: int) -> str | None:
+    """A warmup that the schedule will not run, None where there is none or it will.
+
+    >>> dropped_warmup("constant", 10)
+    'warmup_steps 10: constant of transformers drops its warmup; choose gradual_warmup, or \
+warmup_plateau for a plateau.'
+    """
+    if schedule not in WITHOUT_WARMUP or warmup_steps == 0:
+        return None
+    return (
+        f"warmup_steps {warmup_steps}: {schedule} of transformers drops its warmup; choose gradual_warmup, or "
+        "warmup_plateau for a plateau."
+    )
+
+
 def peak_of_zero(peak_lr: float) -> str | None:
     """A run whose peak is 0, which leaves the weights as they are; None for any other.
 

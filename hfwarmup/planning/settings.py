@@ -231,6 +231,7 @@ class PlanSettings:
             caveats.linear_rule_with_adam(self.optim, self.lr_scaling, plan.scale) if peak_is_scaled else None,
             caveats.beyond_noise_scale(plan.global_batch_size, self.noise_scale_samples),
             caveats.constant_warmup(self.lr_scheduler_type),
+            caveats.dropped_warmup(self.lr_scheduler_type, plan.warmup_steps),
             caveats.peak_of_zero(plan.peak_lr),
         )
         return replace(plan, warnings=(*plan.warnings, *(caveat for caveat in found if caveat)))

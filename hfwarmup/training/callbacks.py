@@ -12,9 +12,10 @@ import torch.distributed as dist
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfwarmup.planning.caveats import WITHOUT_WARMUP
 from hfwarmup.planning.plan import Plan
 from hfwarmup.schedules.named import schedule_names
-from hfwarmup.training.arguments import WarmupArguments, plan_again
+from hfwarmup.training.arguments import WarmupArguments, plan_again, read_map
 from hfwarmup.training.run_files import LOG, append_log
 from hfwarmup.training.scheduler import WarmupScheduler
 
@@ -33,6 +34,12 @@ class WarmupCallback(TrainerCallback):
         self._mismatch_reported = False
         self._unmatched_metrics: list[str] = []
         self._metric_found = False
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Options that are no map are one line here; transformers would unpack them into a TypeError."""
+        name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        if name in schedule_names() and args.lr_scheduler_kwargs is not None:
+            args.lr_scheduler_kwargs = read_map("lr_scheduler_kwargs", args.lr_scheduler_kwargs)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -232,9 +239,11 @@ def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
 
 
 def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> int:
-    """Updates to the peak, under a schedule of this package or of transformers."""
-    scheduler = own_scheduler(kwargs)
-    return args.get_warmup_steps(state.max_steps) if scheduler is None else scheduler.spec.num_warmup_steps
+    """Updates to the peak, under a schedule of this package or of transformers, some of which drop the warmup."""
+    if (scheduler := own_scheduler(kwargs)) is not None:
+        return scheduler.spec.num_warmup_steps
+    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    return 0 if kind in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
 
 
 def _same_on_all_ranks(metric: float) -> float:

@@ -44,16 +44,18 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
             raise ValueError(
                 f"stretch {pattern!r} is in no parameter's name; the last one is {list(names.values())[-1]!r}."
             )
-    groups = []
+    groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
-        split: dict[float, list[nn.Parameter]] = {}
-        for parameter in group["params"]:
+        split: dict[float, list[int]] = {}
+        for index, parameter in enumerate(group["params"]):
             name = names.get(parameter, "")
             factor = next((factor for pattern, factor in stretch.items() if re.search(pattern, name)), 1.0)
-            split.setdefault(float(factor), []).append(parameter)
-        for factor, parameters in split.items():
+            split.setdefault(float(factor), []).append(index)
+        each_parameters = [key for key in ("params", "param_names") if key in group]
+        for factor, indices in split.items():
             lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
-            groups.append({**group, "lr": lr, "params": parameters, "warmup_stretch": factor})
+            parts: dict[str, Any] = {key: [group[key][index] for index in indices] for key in each_parameters}
+            groups.append({**group, **parts, "lr": lr, "warmup_stretch": factor})
     optimizer.param_groups[:] = groups
 
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 import hfwarmup
 from hfwarmup.schedules.named import SCHEDULES
-from hfwarmup.training.callbacks import NonFiniteGuard, describe
+from hfwarmup.training.callbacks import NonFiniteGuard, describe, planned_warmup_steps
 
 ETA = 1e-3
 RUN = {"lr_scheduler_type": "gradual_warmup", "warmup_steps": 4}
@@ -143,6 +143,34 @@ def test_a_plateau_whose_state_was_not_saved_cannot_go_on(weights_only, blocks):
     )
     with pytest.raises(ValueError, match=r"would begin anew; start a new run from its weights\.\Z"):
         resumed.train(resume_from_checkpoint=checkpoint)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("final_ratio=0.1", "'final_ratio=0.1' is not JSON (Expecting value); quote its names."),
+        ([1], "[1]: give a map of settings."),
+    ],
+)
+def test_options_that_are_no_map_are_one_line(options, said, make_trainer):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'lr_scheduler_kwargs={said}')}\Z"):
+        make_trainer(lr_scheduler_type="warmup_cosine", lr_scheduler_kwargs=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup_steps"),
+    [("gradual_warmup", 4), ("linear", 4), ("constant_with_warmup", 4), ("constant", 0), ("reduce_lr_on_plateau", 0)],
+)
+def test_the_warmup_that_is_run_is_the_one_that_is_reported(name, warmup_steps, make_trainer, blocks):
+    """transformers' constant and plateau drop warmup_steps."""
+    trainer = make_trainer(
+        lr_scheduler_type=name, warmup_steps=4, eval_strategy="epoch", trainer={"eval_dataset": blocks(2)}
+    )
+    trainer.create_optimizer_and_scheduler(num_training_steps=8)
+    assert planned_warmup_steps(trainer.args, trainer.state, {"lr_scheduler": trainer.lr_scheduler}) == warmup_steps
 
 
 # One line
