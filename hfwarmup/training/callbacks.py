@@ -49,7 +49,7 @@ class WarmupCallback(TrainerCallback):
             self._check_replaced(args, kwargs["lr_scheduler"])
             return
         self._mismatch_reported = False
-        if state.global_step > 0 and scheduler.last_epoch == 0:
+        if state.global_step > 0 and scheduler.last_epoch == 0 and not scheduler.is_resumed:
             _go_on_without_state(scheduler, state.global_step)
         if isinstance(scheduler.after, ReduceLROnPlateau) and args.eval_strategy == "no":
             raise ValueError(

@@ -100,6 +100,7 @@ class WarmupScheduler(LRScheduler):
         self._updates = UpdateCounter()
         optimizer.register_step_post_hook(self._updates)
         self._stepped_at_update = self._walked_from = 0
+        self.is_resumed = False
         self.optimizer = optimizer
         self._lay(self.spec)
         super().__init__(optimizer)
@@ -255,7 +256,7 @@ class WarmupScheduler(LRScheduler):
         check_kept(self.after, state_dict["after"], self.on_schedule_change)
         self._lay(spec)
         self.last_epoch, self._step_count, self._walked_from = step, step + 1, step
-        self._stepped_at_update = self._updates.count
+        self._stepped_at_update, self.is_resumed = self._updates.count, True
         self._own_peaks()
         self._restore(state_dict, saved, configured)
 

@@ -145,6 +145,18 @@ def test_a_plateau_whose_state_was_not_saved_cannot_go_on(weights_only, blocks):
         resumed.train(resume_from_checkpoint=checkpoint)
 
 
+def test_a_state_that_stands_at_update_zero_is_a_state(make_trainer, probe, tmp_path):
+    """As under fp16, whose scaler skips the first updates: the schedule waits for them."""
+    settings = {"output_dir": str(tmp_path), "save_strategy": "steps", "save_steps": 4}
+    settings |= {"lr_scheduler_type": "warmup_linear", "warmup_steps": 2}
+    make_trainer(probe, **settings).train()
+    whole, probe.rates = probe.rates, []
+    file = tmp_path / "checkpoint-4" / "scheduler.pt"
+    torch.save({**torch.load(file, weights_only=True), "last_epoch": 0}, file)
+    make_trainer(probe, **settings).train(resume_from_checkpoint=str(file.parent))
+    assert probe.rates == whole[:4]
+
+
 # Arguments
 
 
