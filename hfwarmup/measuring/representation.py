@@ -22,7 +22,8 @@ def effective_rank(hidden: Tensor) -> float:
     >>> round(effective_rank(rows), 6)  # two directions of equal size
     2.0
     """
-    centred = hidden.double() - hidden.double().mean(dim=0)
+    rows = (hidden.cpu() if hidden.device.type == "mps" else hidden).double()  # MPS has no float64
+    centred = rows - rows.mean(dim=0)
     if not torch.isfinite(centred).all():
         return math.nan
     # The small Gram matrix has the squared singular values, many times faster than the tall matrix's own.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -244,6 +245,16 @@ def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: d
         return scheduler.spec.num_warmup_steps
     kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     return 0 if kind in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
+
+
+def highest_peak_lr(optimizer: Optimizer) -> float:
+    """The highest peak learning rate of any group; ReduceLROnPlateau and GreedyLR keep none, there that of now."""
+    return max(peak_lrs(optimizer))
+
+
+def peak_lrs(optimizer: Optimizer) -> list[float]:
+    """The peak learning rate of each group, which most schedulers keep in `initial_lr`."""
+    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 
 
 def _same_on_all_ranks(metric: float) -> float:

@@ -37,7 +37,7 @@ class FirstBatches:
     def __init__(
         self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
     ) -> None:
-        if isinstance(dataloader.dataset, IterableDataset):
+        if not has_samples(dataloader):
             raise ValueError(
                 "the training data only streams, so nothing can be measured before the first update; "
                 "give initial_lr a number, or choose another optim than gi_adamw."
@@ -78,6 +78,12 @@ class FirstBatches:
         return collate_samples(
             self._dataloader, [index * size // total for index in range(first, first + self._batch_size)]
         )
+
+
+def has_samples(dataloader: Any) -> bool:
+    """Whether its data set can be asked for samples by index: neither a stream nor hidden in an iterable."""
+    dataset = getattr(dataloader, "dataset", None)
+    return isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset)
 
 
 def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:

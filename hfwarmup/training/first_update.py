@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
 from hfwarmup.measuring.direction import loss_along, parameters_of, update_direction
 from hfwarmup.measuring.undisturbed import undisturbed
-from hfwarmup.training.callbacks import is_rank_zero, own_scheduler
+from hfwarmup.training.callbacks import is_rank_zero, own_scheduler, peak_lrs
 from hfwarmup.training.first_batches import FirstBatches
 from hfwarmup.training.gi_adam import GIAdamW
 from hfwarmup.training.scheduler import WarmupScheduler
@@ -65,8 +65,8 @@ def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBa
 
 
 def peaks_of(optimizer: Optimizer) -> list[float]:
-    """The peak learning rate of each group, which a scheduler keeps in `initial_lr`; ValueError where all are 0."""
-    peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    """The peak learning rate of each group, see `peak_lrs`; ValueError where all are 0."""
+    peaks = peak_lrs(optimizer)
     if max(peaks) <= 0.0:
         raise ValueError("learning_rate=0: a critical learning rate is looked for around the peak; set learning_rate.")
     return peaks

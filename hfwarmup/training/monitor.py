@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sized
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, send_to_device
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import PretrainedConfig, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.noise_scale import NoiseScale
 from hfwarmup.measuring.products import local_part
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
-from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.measuring.verdict import MAX_UPDATE, MEASURED, RANK, RANK_RATIO, READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
-from hfwarmup.training.callbacks import is_rank_zero, planned_warmup_steps
-from hfwarmup.training.first_batches import collate_samples
+from hfwarmup.training.callbacks import highest_peak_lr, is_rank_zero, planned_warmup_steps
+from hfwarmup.training.first_batches import has_samples
 from hfwarmup.training.first_update import unwrapped
+from hfwarmup.training.hidden_states import last_hidden_state, probe_batch
 from hfwarmup.training.micro_batches import MicroBatchGradients
 from hfwarmup.training.sharpness_probe import SharpnessProbe
 
 logger = logging.getLogger(__name__)
 
-PROBE_TOKENS = 1024
-"""About as many tokens are in the probe batch: enough rows for the rank of a small model, cheap for a large one."""
 MARKS = 20
 """Measurements a run, at equal distances; the early updates at powers of two come on top."""
 
@@ -75,6 +73,8 @@ class WarmupMonitor(TrainerCallback):
         self._micro_squared_norm = math.nan
         self._judged = False
         self._measured: dict[str, float] = {}
+        self._probe: dict[str, Any] | None = None
+        self._has_rank = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -82,10 +82,6 @@ class WarmupMonitor(TrainerCallback):
         model = kwargs["model"]
         if self._sharpness is not None:
             self._sharpness.check(unwrapped(kwargs["optimizer"]))
-        self._probe = _probe_batch(kwargs["train_dataloader"], args)
-        self._has_rank = self._probe is not None and isinstance(getattr(model, "config", None), PretrainedConfig)
-        if not self._has_rank and is_rank_zero():
-            logger.info("no effective rank is measured: the model has no hidden states or the data no length")
         marks = {-(-state.max_steps * mark // MARKS) for mark in range(1, MARKS + 1)}
         self._marks = sorted(mark for mark in marks if mark > state.global_step)
         matrices = (p for p in model.parameters() if p.requires_grad and p.ndim >= 2)
@@ -97,8 +93,7 @@ class WarmupMonitor(TrainerCallback):
         self._noise_scale = NoiseScale()
         self._initial_rank, self._max_update = self._from_log(state)
         self._judged = state.global_step >= READ_AT * state.max_steps
-        if state.global_step == 0 and self._has_rank:
-            self._initial_rank = effective_rank(self._hidden(model, args))
+        self._try_probe(model, kwargs["train_dataloader"], args, is_start=state.global_step == 0)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -123,8 +118,8 @@ class WarmupMonitor(TrainerCallback):
         marked = self._is_marked(args, state)
         if marked or _is_power_of_two(state.global_step + 1):
             self._before = [local_part(p.detach()).clone() for p in self._matrices]
-        if marked and self._has_rank:
-            self._hidden_before = self._hidden(kwargs["model"], args)
+        if marked and self._probe is not None and self._has_rank:
+            self._hidden_before = last_hidden_state(kwargs["model"], self._probe, args)
         if marked and self._sharpness is not None and self._probe is not None:
             self._measured = self._sharpness.measure(kwargs["model"], unwrapped(kwargs["optimizer"]), self._probe)
 
@@ -158,6 +153,20 @@ class WarmupMonitor(TrainerCallback):
         self._measured, self._micro_squared_norm = {}, math.nan
         self._judge(args, state, kwargs)
 
+    def _try_probe(self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, is_start: bool) -> None:
+        """Take the probe batch and the rank at the start, or say why there is no rank."""
+        self._probe, self._has_rank, reason = None, False, "the training data has no samples to ask for"
+        try:
+            if has_samples(dataloader):
+                self._probe = probe_batch(dataloader, args)
+                hidden = last_hidden_state(model, self._probe, args)
+                self._initial_rank = effective_rank(hidden) if is_start else self._initial_rank
+                self._has_rank = True
+        except Exception as error:  # what users' data sets, collators and models raise; they train without a rank too
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if not self._has_rank and is_rank_zero():
+            logger.info("no effective rank is measured: %s", reason)
+
     def _judge(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
         """One warning, when so much of the run is done that a too-short warmup shows."""
         if self._judged or state.global_step < READ_AT * state.max_steps:
@@ -167,7 +176,7 @@ class WarmupMonitor(TrainerCallback):
             state.log_history,
             total_steps=state.max_steps,
             warmup_steps=planned_warmup_steps(args, state, kwargs),
-            peak_lr=max(float(group["initial_lr"]) for group in kwargs["optimizer"].param_groups),
+            peak_lr=highest_peak_lr(kwargs["optimizer"]),
         )
         if diagnosis.verdict == "too steep" and is_rank_zero():
             logger.warning("%s", diagnosis)
@@ -181,9 +190,9 @@ class WarmupMonitor(TrainerCallback):
         return not fits or done % int(state.logging_steps) == 0
 
     def _of_the_representation(self, model: nn.Module, args: TrainingArguments) -> dict[str, float]:
-        if not self._has_rank:
+        if self._probe is None or not self._has_rank:
             return {}
-        hidden = self._hidden(model, args)
+        hidden = last_hidden_state(model, self._probe, args)
         rank = effective_rank(hidden)
         return {
             "effective_rank": rank,
@@ -209,20 +218,6 @@ class WarmupMonitor(TrainerCallback):
             measured["noise_scale_samples"] = self._noise_scale.samples
         return measured
 
-    def _hidden(self, model: nn.Module, args: TrainingArguments) -> Tensor:
-        """The last hidden state of the probe's tokens: (tokens, width)."""
-        batch = cast("dict[str, Tensor]", self._probe)
-        with (
-            undisturbed(model),
-            torch.no_grad(),
-            torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16),
-        ):
-            output = model(**batch, output_hidden_states=True)
-        states = output.get("hidden_states") or output["decoder_hidden_states"]
-        mask = batch.get("attention_mask")
-        rows = states[-1].flatten(0, -2).float()
-        return rows if mask is None or mask.numel() != len(rows) else rows[mask.flatten().bool()]
-
     def _from_log(self, state: TrainerState) -> tuple[float, float]:
         """The rank before the first update and the largest relative update of the run before a resume."""
         entries = [entry for entry in state.log_history if MAX_UPDATE in entry]
@@ -231,15 +226,6 @@ class WarmupMonitor(TrainerCallback):
         ranked = (entry for entry in entries if entry.get(RANK_RATIO))  # the rank may have fallen to 0
         first = next(ranked, {RANK: math.nan, RANK_RATIO: 1.0})
         return first[RANK] / first[RANK_RATIO], entries[-1][MAX_UPDATE]
-
-
-def _probe_batch(dataloader: DataLoader, args: TrainingArguments) -> dict[str, Tensor] | None:
-    """The first samples of the training data, about PROBE_TOKENS in all; None for data that only streams."""
-    if isinstance(dataloader.dataset, IterableDataset):
-        return None
-    tokens = max(tensor.numel() for tensor in collate_samples(dataloader, [0]).values())
-    count = max(1, min(len(cast(Sized, dataloader.dataset)), PROBE_TOKENS // tokens))
-    return dict(send_to_device(collate_samples(dataloader, range(count)), args.device))
 
 
 def _gradients_are_whole(args: TrainingArguments) -> bool:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hfwarmup.planning.plan import Plan
 from hfwarmup.training.arguments import RecipeArguments
-from hfwarmup.training.callbacks import PlanKeeper, is_rank_zero, own_scheduler, planned_warmup_steps
+from hfwarmup.training.callbacks import PlanKeeper, highest_peak_lr, is_rank_zero, own_scheduler, planned_warmup_steps
 from hfwarmup.training.provenance import command_of_this_process, describe_environment
 from hfwarmup.training.run_config import keep_config
 from hfwarmup.training.run_files import (
@@ -138,7 +138,7 @@ class RunRecorder(TrainerCallback):
             "commands": begins(earlier, state.global_step, command_of_this_process(args.world_size)),
             "max_steps": state.max_steps,
             "warmup_steps": planned_warmup_steps(args, state, kwargs),
-            "peak_lr": max(float(group["initial_lr"]) for group in kwargs["optimizer"].param_groups),
+            "peak_lr": highest_peak_lr(kwargs["optimizer"]),
             "plan": None if plan is None else json.loads(plan.to_json()),
             "schedule": None if scheduler is None else scheduler.spec.to_dict(),
             "scheduler": type(kwargs["lr_scheduler"]).__name__ if scheduler is None else scheduler.spec.name,

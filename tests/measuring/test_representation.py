@@ -69,3 +69,22 @@ def test_the_largest_of_several_updates():
     weight = torch.ones(2, 2)
     assert largest_relative_update([(weight, 1.125 * weight), (weight, 0.75 * weight)]) == 0.25
     assert largest_relative_update([]) == 0.0
+
+
+class OnMps(torch.Tensor):
+    """A tensor on a device without float64."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("MPS has no float64")
+
+
+def test_the_rank_where_there_is_no_float64():
+    rows = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(rows.as_subclass(OnMps)) == effective_rank(rows)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, default_data_collator, set_seed
 
 from hfwarmup.measuring.noise_scale import noise_and_signal
 from hfwarmup.measuring.representation import effective_rank
 from hfwarmup.schedules.shapes import radam
+from hfwarmup.training.hidden_states import last_hidden_state
 from hfwarmup.training.monitor import WarmupMonitor, _gradients_are_whole, watch_warmup
 
 RUN = {"max_steps": 40, "lr_scheduler_type": "warmup_cosine", "warmup_steps": 10, "learning_rate": 1e-2}
@@ -216,15 +217,88 @@ class Regression(torch.nn.Module):
 POINTS = [{"x": torch.tensor(x), "labels": torch.tensor(1.0)} for x in ([1.0, 0, 0], [0, 2.0, 0], [0, 0, 3.0])]
 
 
-def test_a_model_without_hidden_states_has_no_rank(make_trainer, caplog):
-    trainer = make_trainer(trainer={"model": Regression(), "train_dataset": POINTS}, **LOGGED)
+class Pair(LlamaForCausalLM):
+    """Takes `output_hidden_states` and gives none, as a model of two towers."""
+
+    def forward(self, *args, output_hidden_states=False, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class Loader:
+    """An iterable that hides its data set."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __iter__(self):
+        return iter(self._loader)
+
+    def __len__(self):
+        return len(self._loader)
+
+
+def hide_dataset(trainer):
+    loader = trainer.get_train_dataloader()
+    trainer.get_train_dataloader = lambda: Loader(loader)
+
+
+@pytest.mark.parametrize(
+    ("parts", "change", "reason"),
+    [
+        (
+            {"model": Regression(), "train_dataset": POINTS},
+            None,
+            "TypeError: Regression.forward() got an unexpected keyword argument 'output_hidden_states'",
+        ),
+        (
+            {"model": Pair(dropping_llama().config)},
+            None,
+            "ValueError: the output of Pair has neither hidden_states nor decoder_hidden_states",
+        ),
+        ({}, hide_dataset, "the training data has no samples to ask for"),
+    ],
+)
+def test_where_no_rank_can_be_measured_it_says_why_and_the_run_goes_on(make_trainer, caplog, parts, change, reason):
+    trainer = make_trainer(trainer=parts, **LOGGED)
+    if change:
+        change(trainer)
     watch_warmup(trainer)
     with caplog.at_level("INFO", "hfwarmup.training.monitor"):
         trainer.train()
-    said = [record.getMessage() for record in caplog.records if record.name.endswith("monitor")]
-    assert said == ["no effective rank is measured: the model has no hidden states or the data no length"]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert said == [f"no effective rank is measured: {reason}"]
     assert measured(trainer, "effective_rank") == {}
     assert len(measured(trainer, "relative_update")) == 20
+
+
+class Tagged(LlamaForCausalLM):
+    """Takes the names of its samples, as a model of several tasks."""
+
+    def forward(self, names, **kwargs):
+        assert isinstance(names, list)
+        return super().forward(**kwargs)
+
+
+def test_what_a_collator_gives_beside_tensors_goes_to_the_model_as_it_is(make_trainer, blocks):
+    def collate(samples):
+        return {"names": ["a"] * len(samples), **default_data_collator(samples)}
+
+    parts = {"model": Tagged(dropping_llama().config), "data_collator": collate}
+    trainer = make_trainer(trainer=parts, remove_unused_columns=False, **LOGGED)
+    watch_warmup(trainer)
+    trainer.train()
+    assert len(measured(trainer, "effective_rank")) == 20
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_scheduler_that_keeps_no_peaks_is_judged_at_its_learning_rate(make_trainer, caplog, blocks, schedule):
+    run = LOGGED | {"lr_scheduler_type": schedule, "warmup_steps": 0, "learning_rate": 1.0, "eval_strategy": "epoch"}
+    trainer = make_trainer(trainer={"eval_dataset": blocks(2)}, **run)
+    watch_warmup(trainer)
+    with caplog.at_level("WARNING", "hfwarmup.training.monitor"):
+        trainer.train()
+    (message,) = [record.getMessage() for record in caplog.records if record.name.endswith("monitor")]
+    assert message.startswith("warmup too steep: too short for a peak of 1, by 10% of the run")
 
 
 def test_the_sharpness_of_a_known_hessian_over_the_threshold(make_trainer):
@@ -333,11 +407,9 @@ def test_a_matrix_that_begins_at_zero_is_no_measure(make_trainer, tiny_llama):
 
 
 def test_padding_is_no_row_of_the_rank(tiny_llama):
-    monitor = WarmupMonitor()
     batch = {"input_ids": torch.tensor([[1, 2, 3, 4]]), "attention_mask": torch.tensor([[1, 1, 0, 0]])}
-    monitor._probe = batch
     args = SimpleNamespace(device=torch.device("cpu"), bf16=False)
-    assert monitor._hidden(tiny_llama(), args).shape == (2, 32)
+    assert last_hidden_state(tiny_llama(), batch, args).shape == (2, 32)
 
 
 def test_it_warns_once_of_a_ramp_that_is_too_steep(make_trainer, caplog):

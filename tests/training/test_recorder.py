@@ -222,6 +222,14 @@ def test_another_scheduler_and_no_plan_are_on_record_as_such(make_trainer):
     assert (run["plan"], run["schedule"], run["scheduler"]) == (None, None, "LambdaLR")
 
 
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_the_peak_of_a_scheduler_that_keeps_none_is_the_learning_rate(make_trainer, blocks, schedule):
+    parts = {"eval_dataset": blocks(2)}
+    trainer = make_trainer(RunRecorder(), trainer=parts, lr_scheduler_type=schedule, eval_strategy="epoch")
+    trainer.train()
+    assert run_of(trainer)["peak_lr"] == ETA
+
+
 def test_the_commands_of_a_resumed_run_are_on_record_with_the_update_they_took_over_at(make_trainer, monkeypatch):
     own = {**RUN, "save_strategy": "steps", "save_steps": 3}
     monkeypatch.setenv("HFWARMUP_COMMAND", "./launch.sh first")
