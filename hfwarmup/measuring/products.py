@@ -6,12 +6,14 @@ Vectors are flat: the elements of all parameters in order, on sharded parameters
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.tensor import DTensor, Shard
 
 Method = Literal["auto", "double backward", "finite differences"]
@@ -29,6 +31,8 @@ class HessianProduct:
     training a gradient can turn within 1e-3 along the sharpest direction. They are good to about 1%. `auto` tries the
     first method and falls back to the second.
 
+    Under autocast differences are lost in the rounding, and double backward is as good as the rounded gradient.
+
     Every rank must call it, each with its own batch. Weights are moved in finite differences and are put back to the
     last bit; `.grad` is left as it is.
 
@@ -38,7 +42,8 @@ class HessianProduct:
         method: double backward, finite differences, or auto.
 
     Raises:
-        ValueError: finite differences on weights of less than single precision, where the step would be lost.
+        ValueError: another method; or finite differences where weights or the loss's own operations, as under
+            autocast, have less than single precision, in whose rounding the difference would be lost.
 
     >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
     >>> product = HessianProduct(lambda: (torch.tensor([1.0, 2.0, 7.0]) * x**2).sum() / 2, [x])
@@ -47,6 +52,8 @@ class HessianProduct:
     """
 
     def __init__(self, loss: Callable[[], Tensor], parameters: Sequence[Tensor], *, method: Method = "auto") -> None:
+        if method not in get_args(Method):
+            raise ValueError(f"method={method!r}: give {', '.join(map(repr, get_args(Method)))}.")
         self._loss, self._parameters = loss, list(parameters)
         self.method: Method = "finite differences" if method == "auto" and is_sharded(parameters) else method
         self._gradient: list[Tensor] = []
@@ -109,7 +116,8 @@ class HessianProduct:
     def _difference(self, weights: Tensor, step: Tensor) -> tuple[Tensor, float]:
         """g(theta + step) - g(theta - step), and its norm relative to that of the sum."""
         self._write(weights + step)
-        ahead = flatten(gradient(self._loss, self._parameters))
+        with _single_precision():
+            ahead = flatten(gradient(self._loss, self._parameters))
         self._write(weights - step)
         behind = flatten(gradient(self._loss, self._parameters))
         difference, both = ahead - behind, ahead + behind
@@ -134,6 +142,25 @@ def gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[T
     with torch.enable_grad():
         gradients = torch.autograd.grad(loss(), list(parameters), materialize_grads=True)
     return [mean_over_ranks(each) for each in gradients]
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """ValueError where a gradient is made from tensors of less than single precision, as autocast makes them."""
+    seen: set[torch.dtype] = set()
+
+    def look(tensor: Tensor) -> Tensor:
+        seen.add(tensor.dtype)
+        return tensor
+
+    with saved_tensors_hooks(look, lambda tensor: tensor):
+        yield
+    coarse = seen & {torch.bfloat16, torch.float16}
+    if coarse:
+        raise ValueError(
+            f"finite differences are lost in the rounding of {coarse.pop()}; measure without autocast, or attention "
+            "by sdpa_kernel(SDPBackend.MATH), which has a double backward."
+        )
 
 
 def _gradient_of_shards(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:

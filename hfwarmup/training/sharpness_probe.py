@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hfwarmup.measuring.direction import parameters_of
@@ -48,7 +49,8 @@ class SharpnessProbe:
         if isinstance(optimizer, (Adam, AdamW)):
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             preconditioner = adam_preconditioner(optimizer, gradients)
-        with undisturbed(model):
+        # The fused attention kernels have no double backward, and differences are lost in the rounding of autocast.
+        with undisturbed(model), sdpa_kernel(SDPBackend.MATH):
             found = sharpness(
                 lambda: model(**batch)["loss"],
                 parameters,

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.optim import Adam
 
@@ -199,3 +200,44 @@ def test_differences_need_single_precision():
         ValueError, match=r"^finite differences are lost in torch.bfloat16 weights; measure in float32\.$"
     ):
         product(torch.ones(2, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("method", ["auto", "finite differences"])
+def test_differences_under_autocast_are_refused(attention, method):
+    model, loss = attention
+    before = copy.deepcopy(model.state_dict())
+
+    def rounded():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss(True)()
+
+    with pytest.raises(
+        ValueError,
+        match=r"^finite differences are lost in the rounding of torch.bfloat16; measure without autocast, or attention "
+        r"by sdpa_kernel\(SDPBackend.MATH\), which has a double backward\.$",
+    ):
+        sharpness(rounded, list(model.parameters()), method=method)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_remedy_works(attention):
+    model, loss = attention
+
+    def rounded():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss(True)()
+
+    exact = sharpness(loss(False), list(model.parameters()))
+    with sdpa_kernel(SDPBackend.MATH):
+        found = sharpness(rounded, list(model.parameters()))
+    assert found.method == "double backward"
+    assert found.value == pytest.approx(exact.value, rel=0.03)
+
+
+def test_an_unknown_method_is_an_error():
+    loss, parameters = quadratic(1.0)
+    with pytest.raises(
+        ValueError,
+        match=r"^method='finite-differences': give 'auto', 'double backward', 'finite differences'\.$",
+    ):
+        sharpness(loss, parameters, method="finite-differences")

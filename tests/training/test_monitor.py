@@ -259,7 +259,7 @@ def hide_dataset(trainer):
     ],
 )
 def test_where_no_rank_can_be_measured_it_says_why_and_the_run_goes_on(make_trainer, caplog, parts, change, reason):
-    trainer = make_trainer(trainer=parts, **LOGGED)
+    trainer = make_trainer(trainer=parts, remove_unused_columns=False, **LOGGED)
     if change:
         change(trainer)
     watch_warmup(trainer)
@@ -329,6 +329,21 @@ def test_an_optimizer_without_a_threshold_is_refused_before_the_first_update(mak
     with pytest.raises(ValueError, match=r"^Adagrad has no known stability threshold.*without sharpness=True\.$"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_the_sharpness_under_autocast_is_that_of_single_precision(make_trainer, caplog):
+    """One update at a learning rate that leaves the weights where they are."""
+    run = LOGGED | {"max_steps": 20, "logging_steps": 1, "optim": "sgd", "learning_rate": 1e-12}
+    found = []
+    for bf16 in (False, True):
+        trainer = make_trainer(trainer={"model": dropping_llama()}, bf16=bf16, **run)
+        watch_warmup(trainer, sharpness=True)
+        with caplog.at_level("INFO", "hfwarmup.training.sharpness_probe"):
+            trainer.train()
+        found.append(measured(trainer, "sharpness")[1])
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("sharpness by")]
+    assert [line.split(",")[0] for line in said] == ["sharpness by double backward"] * 2
 
 
 def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
