@@ -81,6 +81,16 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def trained_parameters(optimizer: Optimizer) -> list[Tensor]:
+    """Those of `parameters_of` that have a gradient: an optimizer may hold frozen ones, and never moves them.
+
+    >>> weights = [torch.nn.Parameter(torch.ones(1), requires_grad=trains) for trains in (False, True)]
+    >>> len(trained_parameters(torch.optim.SGD(weights)))
+    1
+    """
+    return [parameter for parameter in parameters_of(optimizer) if parameter.requires_grad]
+
+
 def loss_along(
     parameters: Sequence[Tensor], direction: Sequence[Tensor], loss: Callable[[], float]
 ) -> Callable[[float], float]:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.critical_lr import CriticalLr
-from hfwarmup.measuring.direction import copy_optimizer, parameters_of
+from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
 from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.training.callbacks import own_scheduler
@@ -102,7 +102,7 @@ def _finder(range_updates: int) -> type[TrainerCallback]:
 
 def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> RangeTest:
     """Smith's range test around the peak, an update a batch, with a copy of the optimizer; weights are put back."""
-    parameters, peaks = parameters_of(optimizer), peaks_of(optimizer)
+    parameters, peaks = trained_parameters(optimizer), peaks_of(optimizer)
     copied = copy_optimizer(optimizer, share_parameters=True)
     weights = [parameter.detach().clone() for parameter in parameters]
     indices = iter(range(batches.count))

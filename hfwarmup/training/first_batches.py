@@ -17,6 +17,10 @@ from transformers import TrainingArguments
 from hfwarmup.measuring.products import gradient, mean_over_ranks
 
 
+class NothingToMeasureError(ValueError):
+    """No loss of the first batches can be had; what to do about it depends on what it was for."""
+
+
 class FirstBatches:
     """Batches of the size of an update's, from samples that are spread evenly over the training set.
 
@@ -31,17 +35,14 @@ class FirstBatches:
         count: how many batches.
 
     Raises:
-        ValueError: the data only streams.
+        NothingToMeasureError: the data only streams, or the model gives no loss for it.
     """
 
     def __init__(
         self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
     ) -> None:
         if not has_samples(dataloader):
-            raise ValueError(
-                "the training data only streams, so nothing can be measured before the first update; "
-                "give initial_lr a number, or choose another optim than gi_adamw."
-            )
+            raise NothingToMeasureError("the training data only streams, so there are no batches to measure first")
         self.count = count
         self._model, self._args, self._batch_size = model, args, batch_size
         self._dataloader = dataloader
@@ -68,7 +69,7 @@ class FirstBatches:
         accumulation = self._args.gradient_accumulation_steps
         for micro_batch in range(accumulation):
             samples = self._samples(index * accumulation + micro_batch)
-            yield partial(_loss, self._model, send_to_device(samples, self._args.device))
+            yield partial(loss_of, self._model, send_to_device(samples, self._args.device))
 
     def _samples(self, micro_batch: int) -> Any:
         """This rank's part of a micro-batch, counted over all batches."""
@@ -100,11 +101,18 @@ def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:
         np.random.set_state(numpy_state)
 
 
-def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    outputs = model(**batch)
+def loss_of(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """The loss that the model gives for a batch, where it gives one and no `compute_loss` is needed.
+
+    Raises:
+        NothingToMeasureError: it does not take the batch, or gives no loss.
+    """
+    name = type(model).__name__
+    try:
+        outputs = model(**batch)
+    except TypeError as error:
+        raise NothingToMeasureError(f"{name} does not take this data by itself ({error})") from error
     loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
-    if loss is None:
-        raise ValueError(
-            f"{type(model).__name__} gives no loss for this data, so it cannot be measured; give initial_lr a number."
-        )
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise NothingToMeasureError(f"{name} gives no loss for this data by itself")
     return loss

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
-from hfwarmup.measuring.direction import loss_along, parameters_of, update_direction
+from hfwarmup.measuring.direction import loss_along, parameters_of, trained_parameters, update_direction
 from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.training.callbacks import is_rank_zero, own_scheduler, peak_lrs
-from hfwarmup.training.first_batches import FirstBatches
+from hfwarmup.training.first_batches import FirstBatches, NothingToMeasureError
 from hfwarmup.training.gi_adam import GIAdamW
 from hfwarmup.training.scheduler import WarmupScheduler
 
@@ -41,13 +42,13 @@ class BeforeFirstUpdate(TrainerCallback):
         about = (kwargs["model"], kwargs["train_dataloader"], args)
         batch_size = state.train_batch_size or args.train_batch_size
         if isinstance(optimizer, GIAdamW) and not optimizer.state:
-            _initialise(
-                optimizer, FirstBatches(*about, batch_size=batch_size, count=_gi_batches(args)), kwargs["model"]
-            )
+            _initialise(optimizer, *about, batch_size=batch_size)
         scheduler = own_scheduler(kwargs)
         if scheduler is not None and scheduler.awaits_critical_lr:
-            batches = FirstBatches(*about, batch_size=batch_size)
-            found = measure_critical_lr(kwargs["model"], optimizer, batches)
+            try:
+                found = measure_critical_lr(kwargs["model"], optimizer, FirstBatches(*about, batch_size=batch_size))
+            except NothingToMeasureError as error:
+                raise ValueError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
             _start(scheduler, found)
 
 
@@ -58,7 +59,7 @@ def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBa
     """
     parameters, peaks = parameters_of(optimizer), peaks_of(optimizer)
     with undisturbed(model):
-        batches.write_gradients(0, parameters)
+        batches.write_gradients(0, trained_parameters(optimizer))
         direction = update_direction(optimizer, relative_lrs=[peak / max(peaks) for peak in peaks])
         loss_at = loss_along(parameters, direction, lambda: batches.mean_loss(0))
         return critical_lr(loss_at, start=max(peaks), upper=SEARCH_FACTOR * max(peaks))
@@ -78,13 +79,22 @@ def unwrapped(optimizer: Any) -> Optimizer:
     return inner
 
 
-def _initialise(optimizer: GIAdamW, batches: FirstBatches, model: nn.Module) -> None:
-    with undisturbed(model):
-        for index in range(batches.count):
-            batches.write_gradients(index, parameters_of(optimizer))
-            optimizer.observe_gradients()
+def _initialise(
+    optimizer: GIAdamW, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int
+) -> None:
+    count = _gi_batches(args)
+    try:
+        batches = FirstBatches(model, dataloader, args, batch_size=batch_size, count=count)
+        with undisturbed(model):
+            for index in range(count):
+                batches.write_gradients(index, trained_parameters(optimizer))
+                optimizer.observe_gradients()
+    except NothingToMeasureError as error:
+        if is_rank_zero():
+            logger.warning("GIAdamW: %s; the second moment begins at the first update's own gradients", error)
+        return
     if is_rank_zero():
-        logger.info("GIAdamW: the second moment begins at the squared gradient of %d batches", batches.count)
+        logger.info("GIAdamW: the second moment begins at the squared gradient of %d batches", count)
 
 
 def _gi_batches(args: TrainingArguments) -> int:

@@ -166,6 +166,8 @@ class WarmupMonitor(TrainerCallback):
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if not self._has_rank and is_rank_zero():
             logger.info("no effective rank is measured: %s", reason)
+        if self._probe is None and self._sharpness is not None:
+            self._sharpness.refuse(reason)
 
     def _judge(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
         """One warning, when so much of the run is done that a too-short warmup shows."""

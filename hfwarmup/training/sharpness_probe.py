@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from hfwarmup.measuring.direction import parameters_of
+from hfwarmup.measuring.direction import parameters_of, trained_parameters
 from hfwarmup.measuring.sharpness import sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner, stability_threshold
 from hfwarmup.measuring.undisturbed import undisturbed
 from hfwarmup.training.callbacks import is_rank_zero
+from hfwarmup.training.first_batches import loss_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class SharpnessProbe:
 
     def __init__(self) -> None:
         self._eigenvector: Tensor | None = None
+        self._refused = False
 
     @staticmethod
     def check(optimizer: Optimizer) -> None:
@@ -38,29 +41,47 @@ class SharpnessProbe:
                 "take SGD, Adam or AdamW, or watch_warmup without sharpness=True."
             )
 
-    def measure(self, model: nn.Module, optimizer: Optimizer, batch: Mapping[str, Tensor]) -> dict[str, float]:
+    def measure(self, model: nn.Module, optimizer: Optimizer, batch: Mapping[str, Any]) -> dict[str, float]:
         """`sharpness`, and `sharpness_ratio`: over the threshold at the learning rate of the coming update.
 
         Above a ratio of 1 a quadratic loss would climb; at a learning rate of 0 it is 0. Call it before the update,
-        with the gradients present.
+        with the gradients present. Where it cannot be measured a warning says why, once, and nothing is returned.
         """
-        parameters = parameters_of(optimizer)
-        preconditioner = None
-        if isinstance(optimizer, (Adam, AdamW)):
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            preconditioner = adam_preconditioner(optimizer, gradients)
+        if self._refused:
+            return {}
+        preconditioner = _preconditioner(optimizer)
         # The fused attention kernels have no double backward, and differences are lost in the rounding of autocast.
-        with undisturbed(model), sdpa_kernel(SDPBackend.MATH):
-            found = sharpness(
-                lambda: model(**batch)["loss"],
-                parameters,
-                preconditioner=preconditioner,
-                start=self._eigenvector,
-                tolerance=1e-3 if self._eigenvector is None else 0.01,
-            )
+        try:
+            with undisturbed(model), sdpa_kernel(SDPBackend.MATH):
+                found = sharpness(
+                    lambda: loss_of(model, batch),
+                    trained_parameters(optimizer),
+                    preconditioner=preconditioner,
+                    start=self._eigenvector,
+                    tolerance=1e-3 if self._eigenvector is None else 0.01,
+                )
+        except ValueError as error:
+            self.refuse(str(error))
+            return {}
         if self._eigenvector is None and is_rank_zero():
             logger.info("sharpness by %s, %d products the first time", found.method, found.products)
         self._eigenvector = found.vector
         moves = any(float(group["lr"]) > 0.0 for group in optimizer.param_groups)
         ratio = found.value / stability_threshold(optimizer) if moves else 0.0
         return {"sharpness": found.value, "sharpness_ratio": ratio}
+
+    def refuse(self, reason: str) -> None:
+        """Measure nothing from here on, and say so."""
+        self._refused = True
+        if is_rank_zero():
+            logger.warning("no sharpness is measured: %s", reason)
+
+
+def _preconditioner(optimizer: Optimizer) -> list[Tensor] | None:
+    """That of an Adam, for its trained parameters."""
+    if not isinstance(optimizer, (Adam, AdamW)):
+        return None
+    parameters = parameters_of(optimizer)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    found = zip(parameters, adam_preconditioner(optimizer, gradients), strict=True)
+    return [preconditioner for parameter, preconditioner in found if parameter.requires_grad]

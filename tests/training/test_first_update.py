@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 
 import pytest
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 import hfwarmup
 from hfwarmup.training import first_update
 from hfwarmup.training.gi_adam import GIAdamW
+from hfwarmup.training.monitor import watch_warmup
 
 SGD = {"optim": "sgd", "learning_rate": 3.0, "max_grad_norm": 0.0}
 """A peak at about 1.4 times the critical learning rate."""
@@ -131,13 +133,81 @@ class Stream(torch.utils.data.IterableDataset):
         yield from ({"input_ids": torch.zeros(4, dtype=torch.long), "labels": torch.zeros(4, dtype=torch.long)},) * 99
 
 
-def test_data_that_streams_is_an_error(make_trainer):
-    with pytest.raises(
-        ValueError,
-        match=r"^the training data only streams, so nothing can be measured before the first update; "
-        r"give initial_lr a number, or choose another optim than gi_adamw\.$",
-    ):
+class Line(nn.Module):
+    """Gives no loss: that is its Trainer's affair."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return {"logits": self.linear(x).squeeze(-1)}
+
+
+class LossOfItsOwn(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        return (model(**inputs)["logits"] - labels).square().mean()
+
+
+@pytest.fixture
+def make_line_trainer(make_trainer):
+    def make(**settings):
+        like = make_trainer(remove_unused_columns=False, **settings)
+        points = [{"x": torch.eye(4)[index], "labels": torch.tensor(1.0)} for index in range(4)]
+        return LossOfItsOwn(model=Line(), args=like.args, train_dataset=points)
+
+    return make
+
+
+STREAMS = "the training data only streams, so there are no batches to measure first"
+NO_LABELS = "Line does not take this data by itself (Line.forward() got an unexpected keyword argument 'labels')"
+
+
+def test_auto_on_data_that_streams_is_an_error(make_trainer):
+    with pytest.raises(ValueError, match=rf"^initial_lr: auto: {STREAMS}; give initial_lr a number\.$"):
         make_trainer(trainer={"train_dataset": Stream()}, **SGD, **AUTO).train()
+
+
+def test_auto_with_a_loss_of_the_trainers_own_is_an_error(make_line_trainer):
+    message = re.escape(f"initial_lr: auto: {NO_LABELS}; give initial_lr a number.")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make_line_trainer(**SGD, **AUTO).train()
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("stream", STREAMS), ("own loss", NO_LABELS)])
+def test_gi_adamw_without_first_batches_begins_at_its_first_update(
+    make_trainer, make_line_trainer, caplog, kind, reason
+):
+    settings = {"optim": "gi_adamw", "max_steps": 1, "adam_beta2": 0.99, "max_grad_norm": 0.0}
+    with caplog.at_level(logging.WARNING, logger="hfwarmup.training.first_update"):
+        if kind == "stream":
+            trainer = make_trainer(trainer={"train_dataset": Stream()}, **settings)
+        else:
+            trainer = make_line_trainer(**settings)
+        before = [weight.detach().clone() for weight in trainer.model.parameters()]
+        trainer.train()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"GIAdamW: {reason}; the second moment begins at the first update's own gradients"]
+    largest = max((w - b).abs().max().item() for w, b in zip(trainer.model.parameters(), before, strict=True))
+    assert largest == pytest.approx(1e-3 * math.sqrt(1 - 0.99), rel=0.3)  # where AdamW's is 1e-3; a few are less alike
+
+
+def test_frozen_weights_in_the_optimizer_stay_and_the_rest_is_measured(make_trainer, tiny_llama):
+    """`AdamW(model.parameters())` holds them all, which torch allows."""
+    found = []
+    for holds_all in (True, False):
+        model = tiny_llama()
+        model.model.embed_tokens.requires_grad_(False)
+        held = [p for p in model.parameters() if holds_all or p.requires_grad]
+        optimizer = GIAdamW(held, lr=1e-3, betas=(0.9, 0.99))
+        trainer = make_trainer(trainer={"model": model, "optimizers": (optimizer, None)}, **AUTO)
+        watch_warmup(trainer, sharpness=True)
+        trainer.train()
+        sharpness = [entry["warmup/sharpness"] for entry in trainer.state.log_history if "warmup/sharpness" in entry]
+        assert len(sharpness) == 8
+        found.append([trainer.lr_scheduler.critical_lr, *sharpness])
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
 
 
 # initial_lr: auto without a Trainer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.utils import DistributedType
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, default_data_collator, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, default_data_collator, set_seed
 
 from hfwarmup.measuring.noise_scale import noise_and_signal
 from hfwarmup.measuring.representation import effective_rank
@@ -344,6 +344,48 @@ def test_the_sharpness_under_autocast_is_that_of_single_precision(make_trainer, 
     assert found[1] == pytest.approx(found[0], rel=0.02)
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("sharpness by")]
     assert [line.split(",")[0] for line in said] == ["sharpness by double backward"] * 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from POINTS * 40
+
+
+class Unlabelled(Regression):
+    """Takes no labels; its loss is made by its Trainer."""
+
+    def forward(self, x):
+        return {"predicted": self.linear(x).squeeze(-1)}
+
+
+class LossOfItsOwn(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        return (model(**inputs)["predicted"] - labels).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "reason"),
+    [
+        (Regression(), Stream(), "the training data has no samples to ask for"),
+        (
+            Unlabelled(),
+            POINTS,
+            "Unlabelled does not take this data by itself "
+            "(Unlabelled.forward() got an unexpected keyword argument 'labels')",
+        ),
+    ],
+)
+def test_a_sharpness_that_cannot_be_measured_is_a_warning(make_trainer, caplog, model, data, reason):
+    like = make_trainer(optim="sgd", remove_unused_columns=False, **LOGGED)
+    kind = LossOfItsOwn if isinstance(model, Unlabelled) else Trainer
+    trainer = kind(model=model, args=like.args, train_dataset=data)
+    watch_warmup(trainer, sharpness=True)
+    with caplog.at_level("WARNING", "hfwarmup.training.sharpness_probe"):
+        trainer.train()
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("sharpness_probe")]
+    assert said == [f"no sharpness is measured: {reason}"]
+    assert trainer.state.global_step == 40
 
 
 def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
