@@ -50,9 +50,10 @@ class NoiseScale:
         self, small_squared_norm: float, big_squared_norm: float, *, small_batch: float, big_batch: float
     ) -> None:
         """Add one update: the mean squared norm of its micro-batches' gradients, and that of the whole batch."""
-        noise, signal = noise_and_signal(
-            small_squared_norm, big_squared_norm, small_batch=small_batch, big_batch=big_batch
-        )
+        self.add(*noise_and_signal(small_squared_norm, big_squared_norm, small_batch=small_batch, big_batch=big_batch))
+
+    def add(self, noise: float, signal: float) -> None:
+        """Add one update of which tr Sigma and |G|^2 are known."""
         self.noise = self.decay * self.noise + (1 - self.decay) * noise
         self.signal = self.decay * self.signal + (1 - self.decay) * signal
         self.weight = self.decay * self.weight + (1 - self.decay)

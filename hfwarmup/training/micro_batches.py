@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,42 +19,65 @@ class MicroBatchGradients:
     A hook on each parameter gets the gradient of one backward pass, before it is added to `.grad` and before the ranks
     average it. The gradients of sharded parameters never pass there, so nothing is measured of them.
 
-    >>> weight = nn.Parameter(torch.tensor([1.0, 1.0]))
+    Where the model divides its loss by the labels of the whole update (`num_items_in_batch`), a micro-batch has a part
+    w_i in the update's gradient, sum w_i g_i, that is its share of the labels; a hook on the model counts them. The
+    mean is then sum |w_i g_i|^2 / sum w_i^2, and with equal parts that of |g_i|^2.
+
+    >>> model = nn.Linear(2, 1, bias=False).requires_grad_(True)
     >>> gradients = MicroBatchGradients()
-    >>> gradients.watch([weight])
+    >>> gradients.watch(model)
     >>> for sample in torch.tensor([[3.0, 4.0], [0.0, 1.0]]):  # accumulation of two, so each loss is halved
-    ...     (weight @ sample / 2).backward()
-    >>> gradients.mean_squared_norm(accumulation=2)  # of (3, 4) and (0, 1)
-    13.0
+    ...     (model(sample) / 2).backward()
+    >>> gradients.squared_norm_and_share(accumulation=2)  # of (3, 4) and (0, 1)
+    (13.0, 0.5)
     """
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
         self._squares: list[Tensor] = []
+        self._labels: list[Tensor] = []
 
     @property
     def watching(self) -> bool:
-        """Between `watch` and `mean_squared_norm`."""
+        """Between `watch` and `squared_norm_and_share`."""
         return bool(self._handles)
 
-    def watch(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Before the first backward pass of an update."""
+    def watch(self, model: nn.Module) -> None:
+        """Before the first forward pass of an update."""
         self.forget()
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not any(isinstance(parameter, DTensor) for parameter in trained):
-            self._handles = [parameter.register_hook(self._add) for parameter in trained]
+            hooks = [parameter.register_hook(self._add) for parameter in trained]
+            self._handles = [*hooks, model.register_forward_pre_hook(self._count, with_kwargs=True)]
 
-    def mean_squared_norm(self, *, accumulation: int) -> float:
-        """After the last backward pass, of `accumulation` whose losses were each divided by it; every rank asks."""
+    def squared_norm_and_share(self, *, accumulation: int) -> tuple[float, float]:
+        """The mean, and the share of this rank's samples that a micro-batch stands for: 1 / accumulation if all alike.
+
+        Ask after the last of `accumulation` backward passes, on every rank. Not numbers where no label counts.
+        """
         total = torch.stack(self._squares).sum()
+        labels = torch.stack(self._labels).to(total) if self._labels else torch.ones(accumulation).to(total)
         self.forget()
-        return mean_over_ranks(total).item() * accumulation
+        square, count, count_square = mean_over_ranks(
+            torch.stack([total, labels.sum(), labels.square().sum()])
+        ).tolist()
+        if not count:
+            return math.nan, math.nan
+        return square * count**2 / count_square, count_square / count**2
 
     def forget(self) -> None:
         """Remove the hooks and what they saw."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._squares = [], []
+        self._handles, self._squares, self._labels = [], [], []
 
     def _add(self, gradient: Tensor) -> None:
         self._squares.append(gradient.detach().float().square().sum())
+
+    def _count(self, model: nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+        labels = inputs.get("shift_labels", inputs.get("labels"))
+        if inputs.get("num_items_in_batch") is None or not isinstance(labels, Tensor):
+            return
+        if "shift_labels" not in inputs and getattr(model, "loss_type", None) == "ForCausalLM":
+            labels = labels[..., 1:]  # what the loss shifts away
+        self._labels.append((labels != -100).sum())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfwarmup.measuring.noise_scale import NoiseScale
+from hfwarmup.measuring.noise_scale import NoiseScale, noise_and_signal
 from hfwarmup.measuring.products import local_part
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.verdict import MAX_UPDATE, MEASURED, RANK, RANK_RATIO, READ_AT, diagnose
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 MARKS = 20
 """Measurements a run, at equal distances; the early updates at powers of two come on top."""
+
+GRADIENT_NOISE, GRADIENT_SIGNAL = "gradient_noise", "gradient_signal"
 
 
 def watch_warmup(trainer: Trainer, *, sharpness: bool = False) -> WarmupMonitor:
@@ -52,8 +54,10 @@ class WarmupMonitor(TrainerCallback):
     * `warmup/representation_change`: ||dY|| / ||Y|| of the probe's last hidden state by this update;
     * `warmup/rectification`: RAdam's variance rectification term of this update, where the optimizer has a beta2;
     * `warmup/clipped_share`: of the updates logged so far, how many had their gradient clipped;
-    * `warmup/noise_scale_samples`: from the micro-batches' gradients, where an update has several;
-      not under fp16, whose gradients carry the scaler's factor, nor of sharded weights;
+    * `warmup/noise_scale_samples`: from the micro-batches' gradients, where an update has several; of this update
+      `warmup/gradient_noise`, tr Sigma a sample, and `warmup/gradient_signal`, |G|^2; not under fp16, whose gradients
+      carry the scaler's factor, nor of sharded weights. Where a `compute_loss_func` or label smoothing weighs the
+      micro-batches by their labels, they are taken to have equally many;
     * `warmup/sharpness` and `warmup/sharpness_ratio`, if asked for: see SharpnessProbe. It costs several updates' time
       a measurement.
 
@@ -70,7 +74,7 @@ class WarmupMonitor(TrainerCallback):
         self._noise_scale = NoiseScale()
         self._micro_batches = MicroBatchGradients()
         self._accumulated = 0
-        self._micro_squared_norm = math.nan
+        self._micro_batch = (math.nan, math.nan)
         self._judged = False
         self._measured: dict[str, float] = {}
         self._probe: dict[str, Any] | None = None
@@ -89,8 +93,8 @@ class WarmupMonitor(TrainerCallback):
         self._before: list[Tensor] = []
         self._measured = {}
         self._micro_batches.forget()
-        self._micro_squared_norm = math.nan
-        self._noise_scale = NoiseScale()
+        self._micro_batch = (math.nan, math.nan)
+        self._noise_scale = _noise_scale_from(state.log_history)
         self._initial_rank, self._max_update = self._from_log(state)
         self._judged = state.global_step >= READ_AT * state.max_steps
         self._try_probe(model, kwargs["train_dataloader"], args, is_start=state.global_step == 0)
@@ -101,7 +105,7 @@ class WarmupMonitor(TrainerCallback):
         self._accumulated = 1
         several = args.gradient_accumulation_steps * args.world_size > 1
         if several and self._is_marked(args, state) and _gradients_are_whole(args):
-            self._micro_batches.watch(kwargs["model"].parameters())
+            self._micro_batches.watch(kwargs["model"])
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -112,9 +116,7 @@ class WarmupMonitor(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._micro_batches.watching:
-            norm = self._micro_batches.mean_squared_norm(accumulation=self._accumulated)
-            is_one = self._accumulated * args.world_size == 1  # the rest of an epoch
-            self._micro_squared_norm = math.nan if is_one else norm
+            self._micro_batch = self._micro_batches.squared_norm_and_share(accumulation=self._accumulated)
         marked = self._is_marked(args, state)
         if marked or _is_power_of_two(state.global_step + 1):
             self._before = [local_part(p.detach()).clone() for p in self._matrices]
@@ -150,7 +152,7 @@ class WarmupMonitor(TrainerCallback):
         values = {MEASURED + name: value for name, value in self._measured.items()}
         logs.update(values)
         state.log_history[-1].update(values)
-        self._measured, self._micro_squared_norm = {}, math.nan
+        self._measured, self._micro_batch = {}, (math.nan, math.nan)
         self._judge(args, state, kwargs)
 
     def _try_probe(self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, is_start: bool) -> None:
@@ -209,14 +211,17 @@ class WarmupMonitor(TrainerCallback):
         measured = {}
         if norms and args.max_grad_norm > 0:
             measured["clipped_share"] = sum(norm > args.max_grad_norm for norm in norms) / len(norms)
-        if "grad_norm" in logs and not math.isnan(self._micro_squared_norm):
-            micro_batch = args.train_batch_size
-            self._noise_scale.observe(
-                self._micro_squared_norm,
+        small_squared_norm, share = self._micro_batch
+        if "grad_norm" in logs and share < args.world_size:  # else one micro-batch is all, as at the end of an epoch
+            of_a_rank = (state.train_batch_size or args.train_batch_size) * self._accumulated
+            noise, signal = noise_and_signal(
+                small_squared_norm,
                 float(logs["grad_norm"]) ** 2,
-                small_batch=micro_batch,
-                big_batch=micro_batch * self._accumulated * args.world_size,
+                small_batch=of_a_rank * share,
+                big_batch=of_a_rank * args.world_size,
             )
+            self._noise_scale.add(noise, signal)
+            measured |= {GRADIENT_NOISE: noise, GRADIENT_SIGNAL: signal}
             measured["noise_scale_samples"] = self._noise_scale.samples
         return measured
 
@@ -228,6 +233,15 @@ class WarmupMonitor(TrainerCallback):
         ranked = (entry for entry in entries if entry.get(RANK_RATIO))  # the rank may have fallen to 0
         first = next(ranked, {RANK: math.nan, RANK_RATIO: 1.0})
         return first[RANK] / first[RANK_RATIO], entries[-1][MAX_UPDATE]
+
+
+def _noise_scale_from(log: list[dict[str, float]]) -> NoiseScale:
+    """The averages over the updates before a resume."""
+    scale = NoiseScale()
+    for entry in log:
+        if MEASURED + GRADIENT_NOISE in entry:
+            scale.add(entry[MEASURED + GRADIENT_NOISE], entry[MEASURED + GRADIENT_SIGNAL])
+    return scale
 
 
 def _gradients_are_whole(args: TrainingArguments) -> bool:

@@ -130,14 +130,15 @@ def test_a_tracker_sees_the_values_too(make_trainer):
     assert {step: tracker.seen[step]["warmup/effective_rank"] for step in ranks} == ranks
 
 
-def test_a_resumed_run_goes_on_from_the_same_initial_rank(make_trainer, tmp_path):
-    whole = make_trainer(output_dir=str(tmp_path), save_strategy="steps", save_steps=20, **LOGGED)
+def test_a_resumed_run_goes_on_from_what_was_measured_before(make_trainer, tmp_path):
+    run = LOGGED | {"gradient_accumulation_steps": 2}
+    whole = make_trainer(output_dir=str(tmp_path), save_strategy="steps", save_steps=20, **run)
     watch_warmup(whole)
     whole.train()
-    resumed = make_trainer(output_dir=str(tmp_path), **LOGGED)
+    resumed = make_trainer(output_dir=str(tmp_path), **run)
     watch_warmup(resumed)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
-    for name in ("effective_rank_ratio", "max_relative_update"):
+    for name in ("effective_rank_ratio", "max_relative_update", "noise_scale_samples"):
         assert measured(resumed, name) == pytest.approx(measured(whole, name))
 
 
@@ -183,6 +184,44 @@ def test_the_noise_scale_is_made_of_the_micro_batches_and_the_batch(make_trainer
     noise, signal = noise_and_signal(small, big, small_batch=2, big_batch=8)
     expected = max(0.0, noise) / signal if signal > 0 else math.inf
     assert measured(trainer, "noise_scale_samples")[2] == pytest.approx(expected, rel=1e-4)
+
+
+def test_micro_batches_of_one_sample_have_no_noise_however_many_labels_they_keep(make_trainer, blocks):
+    """The same tokens everywhere; the first micro-batch of an update has one sample's labels and the second two's."""
+    sample = blocks(1)[0]
+    masked = {**sample, "labels": torch.full_like(sample["labels"], -100)}
+    run = LOGGED | {"max_steps": 20, "logging_steps": 1, "train_sampling_strategy": "sequential"}
+    trainer = make_trainer(
+        trainer={"train_dataset": [sample, masked, sample, sample]}, gradient_accumulation_steps=2, **run
+    )
+    watch_warmup(trainer)
+    trainer.train()
+    noise, signal = measured(trainer, "gradient_noise"), measured(trainer, "gradient_signal")
+    norms = {entry["step"]: entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry}
+    assert list(noise) == list(range(1, 21))
+    assert signal == pytest.approx({step: norm**2 for step, norm in norms.items()}, rel=1e-4)
+    assert max(abs(noise[step]) / signal[step] for step in noise) < 1e-3
+
+
+def test_the_batch_size_is_the_one_that_was_found_to_fit(make_trainer, monkeypatch):
+    """Memory is short at 4 samples; accelerate tries fewer."""
+    sizes = []
+    monkeypatch.setattr(
+        "hfwarmup.training.monitor.noise_and_signal", lambda *_, **batches: sizes.append(batches) or (1.0, 1.0)
+    )
+
+    class Full(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.train_batch_size == 4:
+                raise RuntimeError("CUDA out of memory.")
+
+    own = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "auto_find_batch_size": True}
+    trainer = make_trainer(Full(), **LOGGED | {"max_steps": 20, "logging_steps": 1}, **own)
+    watch_warmup(trainer)
+    trainer.train()
+    fitting = trainer.state.train_batch_size
+    assert fitting < 4
+    assert sizes[0] == {"small_batch": fitting, "big_batch": 2 * fitting}
 
 
 def test_the_rest_of_an_epoch_may_be_a_single_micro_batch(make_trainer, blocks):
