@@ -45,8 +45,11 @@ class GIAdamW(AdamW):
         super().__init__(params, lr, **settings)
         # A gradient scaler would hand scaled gradients to a fused step; without this it unscales them before.
         self._step_supports_amp_scaling = False
-        for group in self.param_groups:
-            group.setdefault("observed_batches", 0)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, of which the constructor makes use too; a group that joins later begins at its first update."""
+        param_group.setdefault("observed_batches", 0)
+        super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -149,6 +149,19 @@ def test_a_parameter_that_joins_later_is_initialised_then():
     assert (body - before).abs().max().item() == pytest.approx(0.1 * math.sqrt(1 - 0.999), rel=1e-3)
 
 
+def test_a_group_that_joins_later_begins_at_its_own_first_gradient():
+    """`add_param_group`: the new weight moves as in an optimizer of its own."""
+    early, late, alone = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+    optimizer, own = hfwarmup.GIAdamW([early], lr=0.1), hfwarmup.GIAdamW([alone], lr=0.1)
+    early.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.add_param_group({"params": [late]})
+    late.grad = alone.grad = torch.tensor([3.0, -4.0])
+    optimizer.step()
+    own.step()
+    assert torch.equal(late, alone)
+
+
 def test_amsgrad_begins_at_the_gradient_too():
     parameters, plain = weights(), weights()
     first = trained(parameters, hfwarmup.GIAdamW(parameters, lr=0.1, amsgrad=True), [1])
