@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
@@ -90,15 +91,27 @@ def has_samples(dataloader: Any) -> bool:
 def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:
     """The samples at `indices` as the dataloader's batch, without using up a random state.
 
-    A data set may draw augmentations and a collator masks, from any of the three sources.
+    A data set may draw augmentations and a collator masks, from any of the three sources; a collator with a generator
+    of its own is copied and draws from the copy.
     """
+    dataset, collate = dataloader.dataset, _copied_collator(dataloader)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
-            return dataloader.collate_fn([dataloader.dataset[index] for index in indices])
+            return collate([dataset[index] for index in indices])
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def _copied_collator(dataloader: DataLoader) -> Callable[[list[Any]], Any]:
+    """A copy that shares what is large and draws nothing: the data set that it may belong to, and the tokenizer."""
+    collate = dataloader.collate_fn
+    tokenizer = getattr(getattr(collate, "data_collator", collate), "tokenizer", None)  # inside RemoveColumnsCollator
+    try:
+        return copy.deepcopy(collate, {id(shared): shared for shared in (dataloader.dataset, tokenizer)})
+    except Exception:  # one that holds a lock or a file has no copy; any other object may say so in any way
+        return collate
 
 
 def loss_of(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -479,6 +480,47 @@ class Noisy(torch.utils.data.Dataset):
     def __getitem__(self, index):
         tokens = torch.tensor([random.randrange(16), *np.random.randint(16, size=3)])
         return {"input_ids": tokens, "labels": tokens}
+
+
+class Masking:
+    """Drops tokens by a generator of its own."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(3)
+
+    def __call__(self, samples):
+        batch = default_data_collator(samples)
+        dropped = torch.rand(batch["input_ids"].shape, generator=self.generator) < 0.3
+        return batch | {"input_ids": batch["input_ids"].masked_fill(dropped, 0)}
+
+
+def test_a_collator_that_draws_from_its_own_generator_draws_the_same(make_trainer):
+    ends = []
+    for watch in (False, True):
+        trainer = make_trainer(trainer={"data_collator": Masking()}, **LOGGED)
+        if watch:
+            watch_warmup(trainer)
+        trainer.train()
+        ends.append([p.detach().clone() for p in trainer.model.parameters()])
+    assert measured(trainer, "effective_rank")
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+class Locked:
+    """Cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __call__(self, samples):
+        return default_data_collator(samples)
+
+
+def test_a_collator_that_cannot_be_copied_serves_as_it_is(make_trainer):
+    trainer = make_trainer(trainer={"data_collator": Locked()}, **LOGGED)
+    watch_warmup(trainer)
+    trainer.train()
+    assert len(measured(trainer, "effective_rank")) == 20
 
 
 def test_data_that_draw_give_what_they_would_have_given(make_trainer):
