@@ -31,8 +31,10 @@ def lr_range_test(
 ) -> RangeTest:
     """Run `updates` updates at learning rates that climb geometrically from `low` to `high`.
 
-    The loss is smoothed by an exponential mean with `smoothing` and bias correction; the test ends early when it is
-    `stop_factor` times its lowest value or not finite. Peaks to try lie between `steepest` and `lowest`.
+    The loss is smoothed by an exponential mean with `smoothing` and bias correction; the test ends early when it is not
+    finite, or above both its first value and lowest + (stop_factor - 1) |lowest|: a positive loss at `stop_factor`
+    times its lowest value, and one of any sign after it has risen by as much. Peaks to try lie between `steepest` and
+    `lowest`.
 
     Args:
         update_at: makes one update at a learning rate and returns the loss of its batch before it.
@@ -59,15 +61,16 @@ def lr_range_test(
     if updates < 3:
         raise ValueError(f"updates={updates}: give 3 or more.")
     points: list[tuple[float, float]] = []
-    mean, lowest_loss = 0.0, math.inf
+    mean, lowest, limit = 0.0, math.inf, math.inf
     for update in range(updates):
         lr = low * (high / low) ** (update / (updates - 1))
         mean = smoothing * mean + (1 - smoothing) * update_at(lr)
         loss = mean / (1 - smoothing ** (update + 1))
-        if not loss <= stop_factor * lowest_loss:
+        if not math.isfinite(loss) or loss > limit:
             break
         points.append((lr, loss))
-        lowest_loss = min(lowest_loss, loss)
+        lowest = min(lowest, loss)
+        limit = max(points[0][1], lowest + (stop_factor - 1) * abs(lowest))
     return RangeTest(points=tuple(points), steepest=_steepest(points), lowest=_lowest(points))
 
 

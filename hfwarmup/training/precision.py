@@ -13,6 +13,8 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainingArguments
 
+from hfwarmup.measuring.undisturbed import undisturbed
+
 Precision = Literal["bf16", "fp16", "fp32"]
 
 COMPILE_SECONDS = {"cpu": 75.0, "cuda": 90.0}
@@ -87,13 +89,14 @@ def time_forward_backward(
 ) -> float:
     """Seconds of one forward and backward pass of `model` on `batch`, the second of two, without the update.
 
-    Gradients are dropped and the random state is put back, so the training that follows is the same.
+    Gradients, buffers, modes and the random state are put back, so the training that follows is the same.
     """
-    model = model.to(device).train()
+    model = model.to(device)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     seconds = 0.0
-    with torch.random.fork_rng():
+    with undisturbed(model):
+        model.train()
         for _ in range(2):
             begin = time.perf_counter()
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
@@ -101,5 +104,4 @@ def time_forward_backward(
             loss.backward()
             loss.item()  # waits for the device
             seconds = time.perf_counter() - begin
-    model.zero_grad(set_to_none=True)
     return seconds

@@ -104,6 +104,33 @@ def test_the_range_test_sees_the_loss_turn_at_two_over_the_curvature(curvature):
     assert found.points[-1][0] < 100  # it stops when the loss has risen
 
 
+@pytest.mark.parametrize("shift", [-1.5, -10.0])
+def test_a_loss_of_any_sign_has_the_same_range(shift):
+    """The quadratic begins at 1.5, so one of them begins at 0 and the other is negative until it diverges."""
+    settings = {"low": 1e-5, "high": 100, "updates": 200, "smoothing": 0.0}
+    descend, shifted = quadratic_descent(3.0), quadratic_descent(3.0)
+    plain = lr_range_test(descend, **settings)
+    moved = lr_range_test(lambda lr: shifted(lr) + shift, **settings)
+    assert moved.steepest == plain.steepest
+    assert 1 / 3 < moved.lowest <= plain.lowest  # beside the shift the last digits before 2 / 3 are rounded away
+    assert moved.points[-1][0] < 10
+
+
+@pytest.mark.parametrize(
+    ("losses", "seen"),
+    [
+        ([4.0, 2.0, 7.9, 8.1], 3),  # four times the lowest
+        ([-1.0, -2.0, 3.9, 4.1], 3),  # lowest + 3 |lowest|
+        ([1.0, -0.01, 0.9, 1.1], 3),  # around zero: the first value
+        ([1.0, math.inf, 1.0], 1),
+    ],
+)
+def test_it_stops_where_the_loss_has_risen(losses, seen):
+    given = iter(losses)
+    found = lr_range_test(lambda _: next(given), low=1e-5, high=1, updates=len(losses), smoothing=0.0)
+    assert [loss for _, loss in found.points] == losses[:seen]
+
+
 def test_a_loss_that_only_rises_has_no_range():
     losses = iter(range(1, 100))
     found = lr_range_test(lambda _: float(next(losses)), low=1e-5, high=1, updates=20)

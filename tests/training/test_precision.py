@@ -98,6 +98,22 @@ def batch(blocks):
     return {name: torch.stack([row[name] for row in blocks(2)]) for name in ("input_ids", "labels")}
 
 
+def test_the_timing_leaves_running_statistics_and_modes(batch):
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(4)
+
+        def forward(self, input_ids, labels):
+            return {"loss": (self.norm(input_ids.float()) - labels).square().mean()}
+
+    model = Normed().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    time_forward_backward(model, batch, device=CPU, precision="fp32")
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not model.norm.training
+
+
 def test_the_timing_leaves_no_trace(tiny_llama, batch):
     model = tiny_llama()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
