@@ -30,7 +30,8 @@ class BeforeFirstUpdate(TrainerCallback):
     """Settles what needs a gradient when a run begins; `register()` gives one to every Trainer.
 
     Weights, buffers, random states and the order of the data are as before. A resumed run finds both in its checkpoint,
-    and nothing is measured again.
+    and nothing is measured again. Where no loss of a batch can be had, from data that only stream or a model whose loss
+    its Trainer makes, GIAdamW begins at its first update's own gradients, with a warning, and auto is an error.
     """
 
     def on_train_begin(

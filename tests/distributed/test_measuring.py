@@ -18,6 +18,7 @@ from hfwarmup.measuring.direction import loss_along, update_direction
 from hfwarmup.measuring.products import gradient, mean_over_ranks
 from hfwarmup.measuring.sharpness import directional_sharpness, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner
+from hfwarmup.training.micro_batches import MicroBatchGradients
 
 WORLD, BATCH, UPDATES = 2, 8, 5
 LAYOUTS = ("replicated", "sharded")
@@ -105,3 +106,29 @@ def test_the_ranks_agree(ranks, layout):
 def test_shards_have_no_double_backward(ranks):
     assert ranks[0]["replicated"]["method"] == "double backward"
     assert ranks[0]["sharded"]["method"] == "finite differences"
+
+
+class Counted(nn.Module):
+    """A loss of (3, 4) x for each label, over the labels of all ranks, as transformers makes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, labels, num_items_in_batch):
+        return len(labels) * (self.weight @ torch.tensor([3.0, 4.0])) / num_items_in_batch * WORLD
+
+
+def unequal_parts(rank: int, _: Path) -> tuple[float, float]:
+    model, gradients = Counted(), MicroBatchGradients()
+    gradients.watch(model)
+    for count in ((1, 3), (2, 2))[rank]:
+        model(labels=torch.zeros(count), num_items_in_batch=8).backward()
+    return gradients.squared_norm_and_share(accumulation=2)
+
+
+def test_micro_batches_of_unequal_parts_on_ranks(tmp_path):
+    """Each has the gradient (3, 4); the parts are 1, 3, 2 and 2 of 8, so the sum of their squares is 18 / 64."""
+    for squared_norm, share in run_on_ranks(unequal_parts, tmp_path):
+        assert squared_norm == pytest.approx(25.0)
+        assert share / WORLD == pytest.approx(18 / 64)
