@@ -25,6 +25,7 @@ def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual",
         shape: gradual, exponential, cosine, polynomial, saturating, linear or constant.
         **options: `initial_lr` or `initial_ratio`, `power`, `tau`, `weight_decay`, `on_schedule_change`.
 
+    >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     >>> scheduler = warmup(torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5), num_warmup_steps=2, initial_lr=0.5)
     >>> applied = []
