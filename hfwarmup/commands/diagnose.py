@@ -21,6 +21,7 @@ def diagnose(
         diagnosis = read_run(run).diagnosis
         if diagnosis is None:
             raise ValueError(
-                f"{run}: its run.json does not say peak and warmup; train with RunRecorder, as recipes do."
+                f"{run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
+                "hfwarmup.training.recorder among its callbacks, as recipes do."
             )
         typer.echo(f"{run}: {diagnosis}")

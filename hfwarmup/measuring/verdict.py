@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hfwarmup.measuring.spikes import label_spikes
 
 READ_AT = 0.10
-"""Share of the run after which the warmup is judged."""
+"""Share of the run after which a warmup is judged, if it is over by then; else it is when it ends."""
 LARGE_UPDATE = 0.03
 """||dW|| / ||W|| of one update of one weight matrix from which on a gentler ramp was worth it."""
 LONGEST_WARMUP = 0.5
@@ -45,9 +45,9 @@ class Diagnosis:
 def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_steps: int, peak_lr: float) -> Diagnosis:
     """Judge the warmup of a run, finished or not, from its Trainer's log with the values of a WarmupMonitor.
 
-    The rule reads the largest relative update of a weight matrix in the first 10% of the run: from 3% on a gentler
-    ramp, longer or to a lower peak, ended lower. The early loss does not show it. Where nothing was measured it
-    abstains.
+    The rule reads the largest relative update of a weight matrix in the warmup, at least in the first 10% of the run:
+    from 3% on a gentler ramp, longer or to a lower peak, ended lower. The early loss does not show it. Where nothing
+    was measured, or the warmup is not over and was gentle so far, it abstains.
 
     Args:
         entries: the log, such as `trainer.state.log_history` or the lines of `log.jsonl`.
@@ -65,20 +65,20 @@ def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_s
     if failure:
         proposal = f"peak {peak_lr / 3:.2g} with a warmup of {warmup_steps} updates"
         return Diagnosis(verdict="failed", summary=failure, evidence=_evidence(entries), proposal=proposal)
-    measured = [entry for entry in entries if MAX_UPDATE in entry]
-    early = [entry for entry in measured if entry["step"] <= math.ceil(READ_AT * total_steps)]
+    read_until = math.ceil(max(READ_AT * total_steps, warmup_steps))
+    early = [entry for entry in entries if MAX_UPDATE in entry and entry["step"] <= read_until]
     steps_done = max((entry.get("step", 0) for entry in entries), default=0)
-    if not early or steps_done < READ_AT * total_steps:
-        return _unclear(steps_done, total_steps, is_measured=bool(measured))
-    largest = float(early[-1][MAX_UPDATE])
-    verdict: Literal["too steep", "fine"] = "too steep" if largest >= LARGE_UPDATE else "fine"
-    fault = f"too short for a peak of {peak_lr:.2g}" if verdict == "too steep" else "no update was too large"
+    largest = float(early[-1][MAX_UPDATE]) if early else 0.0
+    is_steep = largest >= LARGE_UPDATE
+    if not early or steps_done < (READ_AT * total_steps if is_steep else read_until):
+        return _unclear(entries, steps_done, total_steps=total_steps, read_until=read_until)
+    fault = f"too short for a peak of {peak_lr:.2g}" if is_steep else "no update was too large"
     limit = f"(a ramp gentle enough stays below {LARGE_UPDATE:.0%})"
     return Diagnosis(
-        verdict=verdict,
-        summary=f"{fault}, by {READ_AT:.0%} of the run",
+        verdict="too steep" if is_steep else "fine",
+        summary=f"{fault}, by {min(read_until, steps_done) / total_steps:.0%} of the run",
         evidence=(f"one update moved a weight matrix by {largest:.1%} of its size {limit}", *_evidence(entries)),
-        proposal=_gentler(largest, total_steps, warmup_steps, peak_lr) if verdict == "too steep" else "",
+        proposal=_gentler(largest, total_steps, warmup_steps, peak_lr) if is_steep else "",
     )
 
 
@@ -120,11 +120,11 @@ def _evidence(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _unclear(steps_done: int, total_steps: int, *, is_measured: bool) -> Diagnosis:
-    if steps_done < READ_AT * total_steps:
-        summary = f"only {steps_done} of {total_steps} updates are logged; ask again when {READ_AT:.0%} are done"
-    elif is_measured:
-        summary = f"nothing was measured in the first {READ_AT:.0%} of the run"
+def _unclear(entries: Sequence[Mapping[str, Any]], steps_done: int, *, total_steps: int, read_until: int) -> Diagnosis:
+    if steps_done < read_until:
+        summary = f"only {steps_done} of {total_steps} updates are logged; ask again after update {read_until}"
+    elif any(MAX_UPDATE in entry for entry in entries):
+        summary = f"nothing was measured in the first {read_until} updates"
     else:
         summary = "nothing was measured; train with watch_warmup(trainer)"
     return Diagnosis(verdict="unclear", summary=summary, evidence=(), proposal="")

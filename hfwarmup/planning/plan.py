@@ -244,7 +244,7 @@ def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[i
         return steps, ()
     return cap, (
         f"warmup_steps {steps} -> {cap}: cut to max_warmup_fraction={max_fraction:g} of {total_steps} steps, so the "
-        "ramp is steeper than asked for; raise total_steps or max_warmup_fraction.",
+        "ramp is steeper than asked for; make the run longer or raise max_warmup_fraction.",
     )
 
 

@@ -96,7 +96,8 @@ class WarmupMonitor(TrainerCallback):
         self._micro_batch = (math.nan, math.nan)
         self._noise_scale = _noise_scale_from(state.log_history)
         self._initial_rank, self._max_update = self._from_log(state)
-        self._judged = state.global_step >= READ_AT * state.max_steps
+        warmup_steps = planned_warmup_steps(args, state, kwargs)
+        self._judged = state.global_step >= max(READ_AT * state.max_steps, warmup_steps)
         self._try_probe(model, kwargs["train_dataloader"], args, is_start=state.global_step == 0)
 
     def on_step_begin(
@@ -172,16 +173,16 @@ class WarmupMonitor(TrainerCallback):
             self._sharpness.refuse(reason)
 
     def _judge(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
-        """One warning, when so much of the run is done that a too-short warmup shows."""
+        """One warning, as soon as a too-short warmup shows."""
         if self._judged or state.global_step < READ_AT * state.max_steps:
             return
-        self._judged = True
         diagnosis = diagnose(
             state.log_history,
             total_steps=state.max_steps,
             warmup_steps=planned_warmup_steps(args, state, kwargs),
             peak_lr=highest_peak_lr(kwargs["optimizer"]),
         )
+        self._judged = diagnosis.verdict != "unclear"
         if diagnosis.verdict == "too steep" and is_rank_zero():
             logger.warning("%s", diagnosis)
 

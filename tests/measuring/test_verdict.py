@@ -29,8 +29,24 @@ RUN = {"total_steps": 100, "warmup_steps": 2, "peak_lr": 1e-2}
         ([], "unclear"),
     ],
 )
-def test_the_largest_update_of_the_first_tenth_decides(updates, verdict):
+def test_the_largest_update_of_the_first_tenth_decides_after_a_short_warmup(updates, verdict):
     assert diagnose(log_of(updates), **RUN).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("updates", "verdict"),
+    [
+        ([0.001] * 3 + [0.5] * 3, "too steep"),  # the ramp is longer than a tenth: it is read to its end at update 30
+        ([0.001] * 6 + [0.5], "fine"),
+        ([0.001] * 5, "unclear"),  # gentle so far
+        ([0.5] * 3, "too steep"),  # no need to wait
+    ],
+)
+def test_a_longer_warmup_is_judged_when_it_is_over(updates, verdict):
+    said = diagnose(log_of(updates), **RUN | {"warmup_steps": 30})
+    assert said.verdict == verdict
+    if verdict == "unclear":
+        assert said.summary == "only 25 of 100 updates are logged; ask again after update 30"
 
 
 @pytest.mark.parametrize(
@@ -45,8 +61,8 @@ def test_the_largest_update_of_the_first_tenth_decides(updates, verdict):
     ],
 )
 def test_the_next_ramp_is_as_many_times_gentler_as_the_update_was_too_large(largest, warmup_steps, proposal):
-    said = diagnose(log_of([largest] * 3), **RUN | {"warmup_steps": warmup_steps})
-    assert said.summary == "too short for a peak of 0.01, by 10% of the run"
+    said = diagnose(log_of([largest] * 4), **RUN | {"warmup_steps": warmup_steps})
+    assert said.summary == f"too short for a peak of 0.01, by {max(10, warmup_steps)}% of the run"
     assert said.proposal == proposal
 
 
@@ -75,9 +91,9 @@ def test_a_run_that_was_stopped_has_failed():
 @pytest.mark.parametrize(
     ("entries", "summary"),
     [
-        (log_of([0.01]), "only 5 of 100 updates are logged; ask again when 10% are done"),
+        (log_of([0.01]), "only 5 of 100 updates are logged; ask again after update 10"),
         ([{"step": 50, "loss": 5.0}], "nothing was measured; train with watch_warmup(trainer)"),
-        (log_of([0.01], every=50), "nothing was measured in the first 10% of the run"),
+        (log_of([0.01], every=50), "nothing was measured in the first 10 updates"),
     ],
 )
 def test_where_the_evidence_is_thin_it_abstains_and_says_why(entries, summary):

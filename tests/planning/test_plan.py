@@ -165,7 +165,7 @@ def test_the_cap_is_loud():
     plan = plan_of(warmup=300, total_steps=1000, global_batch_size=64)
     assert plan.warnings == (
         "warmup_steps 600 -> 500: cut to max_warmup_fraction=0.5 of 1000 steps, so the ramp is steeper than asked for; "
-        "raise total_steps or max_warmup_fraction.",
+        "make the run longer or raise max_warmup_fraction.",
     )
     assert str(plan).splitlines()[-1] == f"warning: {plan.warnings[0]}"
 

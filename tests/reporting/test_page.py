@@ -94,7 +94,7 @@ def test_the_page_says_what_the_run_is(make_run, look):
         "eval_perplexity\t25.79",
         "transformers\t5.23.0",
         "too steep",
-        "too short for a peak of 0.002, by 10% of the run",
+        "too short for a peak of 0.002, by 20% of the run",
         "one update moved a weight matrix by 6.0% of its size (a ramp gentle enough stays below 3%)",
         "warmup 24 updates (40% of the run) at the same peak, a ramp 2.0 times as gentle",
     ):
