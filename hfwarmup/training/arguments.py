@@ -91,7 +91,7 @@ class ModelArguments:
     model: str = field(
         default="", metadata={"help": "a checkpoint to start from, folder or hub name; empty: a new model"}
     )
-    model_type: str = field(default="llama", metadata={"help": "a new model's architecture, as transformers names it"})
+    model_type: str = field(default="", metadata={"help": "a new model's architecture, as transformers names it"})
     config_overrides: str = field(
         default="{}", metadata={"help": "a new model's settings: a YAML map, or JSON, such as '{\"hidden_size\": 256}'"}
     )

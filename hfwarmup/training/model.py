@@ -46,6 +46,10 @@ def new_config(
     Vocabulary, special tokens and length come from the data, then `settings`; `config_overrides` win. Raises ValueError
     for an unknown architecture and for a setting that it does not have, which transformers would keep in silence.
     """
+    if not model.model_type:
+        raise ValueError(
+            "no model is named; give --config with a file of configs/, or a model, or model_type and config_overrides."
+        )
     if model.model_type not in CONFIG_MAPPING:
         known = list(CONFIG_MAPPING.keys())
         raise ValueError(

@@ -66,6 +66,8 @@ def test_a_new_model_computes_the_loss_of_a_block(model_type, tokenizer):
 @pytest.mark.parametrize(
     ("model_type", "overrides", "message"),
     [
+        ("", {}, "no model is named; give --config with a file of configs/, or a model, or model_type and "
+         "config_overrides."),
         ("lama", {}, "model_type='lama' is no architecture of transformers; did you mean 'llama'?"),
         ("llama", {"head_dims": 3}, "config_overrides: llama has no setting 'head_dims'; did you mean 'head_dim'?"),
         ("gpt2", {"n_embed": 3}, "config_overrides: gpt2 has no setting 'n_embed'; did you mean 'n_embd'?"),
