@@ -19,16 +19,18 @@ def plot(
     num_processes: Annotated[int, typer.Option(*PROCESSES, help="over all machines")] = 1,
     num_samples: NumSamples = None,
 ) -> None:
-    """The exact learning rate of every update of one or more configs."""
-    from hfwarmup.reporting.text import draw_text, write_csv
+    """The exact learning rate of every update of one or more configs; those of one name are shown with their paths."""
+    from hfwarmup.reporting.text import draw_text, told_apart, write_csv
 
     words = [*map(str, configs), *context.args]  # settings come after the configs, and typer cannot tell them apart
     first = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
     curves = {}
-    for path in map(Path, words[:first]):
+    paths = list(map(Path, words[:first]))
+    for path, name in zip(paths, told_apart([path.stem for path in paths], paths), strict=True):
         settings = plan_settings(path, words[first:])
-        name = f"{path.stem} (initial_lr auto: at most)" if settings.starts_at_critical_lr else path.stem
-        curves[name] = settings.spec(settings.plan(num_processes=num_processes, num_samples=num_samples))
+        plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
+        measured = " (initial_lr auto: at most)" if settings.starts_at_critical_lr else ""
+        curves[f"{name}{measured}"] = settings.spec(plan)
     if output is None:
         typer.echo("\n\n".join(draw_text(name, spec) for name, spec in curves.items()))
     elif output.suffix == ".csv":

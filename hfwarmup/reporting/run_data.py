@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfwarmup.measuring.verdict import Diagnosis, diagnose
+from hfwarmup.reporting.text import told_apart
 from hfwarmup.schedules.spec import ScheduleSpec
 from hfwarmup.training.run_files import LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
 
@@ -104,11 +105,8 @@ def read_run(folder: Path) -> RunData:
 def read_runs(folders: Sequence[Path]) -> list[RunData]:
     """Read several run folders; where two have one name, their paths are the names."""
     runs = [read_run(folder) for folder in folders]
-    names = [run.name for run in runs]
-    return [
-        run if names.count(run.name) == 1 else replace(run, name=str(folder))
-        for run, folder in zip(runs, folders, strict=True)
-    ]
+    names = told_apart([run.name for run in runs], folders)
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def planned_rates(run: RunData) -> Points:

@@ -13,6 +13,15 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _EIGHTHS_WIDE = " ▏▎▍▌▋▊▉█"
 
 
+def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """The names of what lies at `paths`, where a name that several have gives way to the path.
+
+    >>> told_apart(["smoke", "smoke", "long"], [Path("a/smoke.yaml"), Path("b/smoke.yaml"), Path("b/long.yaml")])
+    ['a/smoke.yaml', 'b/smoke.yaml', 'long']
+    """
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+
+
 def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 10) -> str:
     """The learning rate over the run as blocks, with its scale and the end of the warmup marked.
 

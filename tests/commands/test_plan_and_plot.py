@@ -127,6 +127,16 @@ def test_plot_csv_holds_every_update(config, tmp_path):
     assert rates == [2e-3 * (t / 10 if t < 10 else (100 - t) / 90) for t in range(100)]
 
 
+def test_plot_keeps_configs_of_one_name_apart(config, tmp_path):
+    other = tmp_path / "other" / "run.yaml"
+    other.parent.mkdir()
+    other.write_text(CONFIG.replace("2e-3", "4e-3"))
+    run("plot", config, other, ROOT / "configs/pretrain_clm/smoke.yaml", "-o", tmp_path / "curves.csv")
+    header, *rows = list(csv.reader((tmp_path / "curves.csv").read_text().splitlines()))
+    assert header == ["update", str(config), str(other), "smoke"]
+    assert [float(rate) for rate in rows[10][1:3]] == [2e-3, 4e-3]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_plot_writes_pictures(config, tmp_path, suffix):
     assert run("plot", config, "-o", tmp_path / f"curve.{suffix}").exit_code == 0
