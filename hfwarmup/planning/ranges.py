@@ -1,4 +1,4 @@
-"""The numbers that a plan is made of, and what each may be."""
+"""The values that a plan is made of: the kind of each, and what a number may be."""
 
 from __future__ import annotations
 
@@ -39,8 +39,32 @@ RANGES = {
     "num_train_epochs": Range(lambda value: 0 < value < math.inf, "give a number of epochs above 0, or max_steps."),
     "adam_beta2": Range(lambda value: 0 <= value < 1, "give a number from 0 up to, not including, 1."),
     "noise_scale_samples": ABOVE_ZERO,
+    "block_size": ABOVE_ZERO,
 }
 """Setting -> what it may be."""
+
+KINDS: dict[str, tuple[type, str]] = {
+    "lr_scaling": (str, "give a name: linear, sqrt or none."),
+    "warmup_scaling": (str, "give a name: linear, constant_samples, constant_steps or sqrt."),
+    "lr_scheduler_type": (str, "give a schedule's name; see hfwarmup list."),
+    "optim": (str, "give an optimizer's name."),
+    "lr_scheduler_kwargs": (dict, "give a map."),
+    "dataloader_drop_last": (bool, "give true or false."),
+}
+"""Setting that is no number -> its type, and what to give instead of another."""
+
+
+def kind_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The settings that are of a wrong kind and so can be compared with nothing, each with one line.
+
+    >>> kind_mistakes({"optim": "sgd", "dataloader_drop_last": "perhaps"})
+    [('dataloader_drop_last', 'dataloader_drop_last=perhaps: give true or false.')]
+    """
+    return [
+        (name, f"{name}={settings[name]}: {remedy}")
+        for name, (kind, remedy) in KINDS.items()
+        if name in settings and not isinstance(settings[name], kind)
+    ]
 
 
 def range_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from hfwarmup.planning import caveats
 from hfwarmup.planning.durations import Duration, parse_duration
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
-from hfwarmup.planning.ranges import COUNT, check_range, range_mistakes
+from hfwarmup.planning.ranges import COUNT, check_range, kind_mistakes, range_mistakes
 from hfwarmup.schedules.curve import beta2_warmup_steps
 from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
@@ -114,8 +114,8 @@ class PlanSettings:
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
         found = range_mistakes(vars(self))
-        if not isinstance(self.lr_scheduler_kwargs, dict):
-            return [*found, ("lr_scheduler_kwargs", f"lr_scheduler_kwargs={self.lr_scheduler_kwargs}: give a map.")]
+        if kinds := kind_mistakes(vars(self)):
+            return [*found, *kinds]
         checks = {
             "warmup": (self._check_one_warmup, self._check_warmup),
             "lr_scheduler_type": (self._check_name,),

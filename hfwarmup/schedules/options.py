@@ -218,7 +218,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
+    if value not in tuple(choices):  # a list or a map of a config has no hash
         raise ValueError(f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}.")
 
 

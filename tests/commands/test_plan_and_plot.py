@@ -79,12 +79,22 @@ def test_plan_puts_several_numbers_of_processes_side_by_side(config):
         (["--learnign_rate", "1"], "error: unknown setting 'learnign_rate'; did you mean 'learning_rate'?"),
         (["--num_processes", "two"], "error: num_processes='two': give whole numbers, 1 or more, such as 1,8,64."),
         (["--warmup", "1.0"], "error: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean."),
+        (["--learning_rate", "abc"], "error: learning_rate=abc: give a finite learning rate, 0 or more."),
+        (["--lr_scheduler_kwargs", "3"], "error: lr_scheduler_kwargs=3: give a map."),
         (["--lr", "1e-3"], "error: unknown setting 'lr'; write learning_rate: 0.001."),
         (["stray"], "error: cannot read 'stray' as settings; write --key value."),
     ],
 )
 def test_a_mistake_is_one_line(config, words, message):
     assert run("plan", config, *words).exception.code == message
+
+
+def test_plot_says_the_same_of_a_value_of_a_wrong_kind(config):
+    found = run("plot", config, "--lr_scheduler_kwargs", "3", "--per_device_train_batch_size", "eight").exception
+    assert found.code.splitlines() == [
+        "error: per_device_train_batch_size=eight: give a whole number, 1 or more.",
+        "error: lr_scheduler_kwargs=3: give a map.",
+    ]
 
 
 def test_every_slip_in_the_file_is_said_with_its_line(config):

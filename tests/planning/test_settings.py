@@ -128,10 +128,31 @@ def test_what_transformers_means_by_its_numbers_stays_valid(max_steps):
     assert PlanSettings(max_steps=5, num_train_epochs=-1).plan(num_processes=1).total_steps == 5
 
 
-def test_options_that_are_no_map_are_one_line():
-    assert PlanSettings(lr_scheduler_kwargs=[1]).mistakes() == [
-        ("lr_scheduler_kwargs", "lr_scheduler_kwargs=[1]: give a map.")
-    ]
+OF_A_WRONG_KIND = [
+    # setting, a value that is not of its kind, the remedy
+    ("lr_scheduler_kwargs", [1], "give a map."),
+    ("lr_scaling", ["sqrt"], "give a name: linear, sqrt or none."),
+    ("warmup_scaling", {"a": 1}, "give a name: linear, constant_samples, constant_steps or sqrt."),
+    ("lr_scheduler_type", ["noam"], "give a schedule's name; see hfwarmup list."),
+    ("optim", 3, "give an optimizer's name."),
+    ("dataloader_drop_last", "perhaps", "give true or false."),
+    ("block_size", "wide", "give a number above 0."),
+]
+
+
+@pytest.mark.parametrize(("setting", "value", "remedy"), OF_A_WRONG_KIND)
+def test_a_value_of_a_wrong_kind_is_one_line(setting, value, remedy):
+    settings = PlanSettings(max_steps=10, **{setting: value})
+    assert settings.mistakes() == [(setting, f"{setting}={value}: {remedy}")]
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value}: {remedy}')}\Z"):
+        settings.plan(num_processes=1)
+
+
+def test_an_option_of_a_wrong_kind_is_one_line():
+    settings = PlanSettings(lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup": ["linear"]})
+    ((setting, mistake),) = settings.mistakes()
+    assert setting == "lr_scheduler_kwargs"
+    assert mistake.startswith("warmup=['linear']")
 
 
 @pytest.mark.parametrize("setting", ["num_processes", "num_samples"])
