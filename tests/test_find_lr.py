@@ -105,6 +105,8 @@ def test_measuring_moves_no_weight(config):
         ("elsewhere", [], r"^error: .*run.yaml: cannot tell its recipe; put it into a folder named after one, as "
                           r"configs/ does\.$"),
         ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
+        ("mine", ["-o", "nowhere/x.png", "--range_updates", "2"],  # before anything is measured
+         r"^error: output=nowhere/x.png: there is no folder nowhere; make it, or choose another\.$"),
         ("mine", ["--range_updates", "2"], r"^error: updates=2: give 3 or more\.$"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfwarmup.commands.shared import ConfigArgument
+from hfwarmup.commands.shared import ConfigArgument, check_output
 from hfwarmup.recipe_files import find_script
 
 if TYPE_CHECKING:
@@ -33,11 +33,10 @@ def find_lr(
 
     Every setting can be given anew as --key value. No run folder is left, and the recipe does not train.
     """
+    check_output(output, [".png"])
     script = find_script(config)
     if script is None:
         raise ValueError(f"{config}: cannot tell its recipe; put it into a folder named after one, as configs/ does.")
-    if output is not None and output.suffix != ".png":
-        raise ValueError(f"output={output}: choose a name that ends in .png.")
     from hfwarmup.training.find_lr import find_lr as run
 
     found = run(script, ["--config", str(config), *context.args], range_updates=range_updates)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfwarmup.commands.shared import PROCESSES, NumSamples, plan_settings
+from hfwarmup.commands.shared import PROCESSES, NumSamples, check_output, plan_settings
 
 
 def plot(
@@ -20,6 +20,7 @@ def plot(
     num_samples: NumSamples = None,
 ) -> None:
     """The exact learning rate of every update of one or more configs; those of one name are shown with their paths."""
+    check_output(output, [".png", ".svg", ".csv"])
     from hfwarmup.reporting.text import draw_text, told_apart, write_csv
 
     words = [*map(str, configs), *context.args]  # settings come after the configs, and typer cannot tell them apart
@@ -35,9 +36,7 @@ def plot(
         typer.echo("\n\n".join(draw_text(name, spec) for name, spec in curves.items()))
     elif output.suffix == ".csv":
         write_csv(output, curves)
-    elif output.suffix in (".png", ".svg"):
+    else:
         from hfwarmup.reporting.curves import plot_curves
 
         plot_curves(output, curves)
-    else:
-        raise ValueError(f"output={output}: choose a name that ends in .png, .svg or .csv.")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hfwarmup.commands.shared import check_output
+
 
 def report(
     runs: Annotated[
@@ -24,9 +26,8 @@ def report(
     """
     from hfwarmup.reporting.run_data import read_runs
 
+    check_output(output, [".html"])
     path = output or (runs[0] if len(runs) == 1 else Path()) / "report.html"
-    if path.suffix != ".html":
-        raise ValueError(f"output={path}: choose a name that ends in .html.")
     if find_spec("plotly") is None:
         raise ValueError("report draws with Plotly, which is not installed; pip install 'plotly>=6.3' jinja2.")
     read = read_runs(runs)

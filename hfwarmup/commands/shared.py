@@ -28,7 +28,10 @@ NumSamples = Annotated[
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that ends with one line a finding and status 1 where something is wrong with what it was given."""
+    """A command that ends with one line a finding and status 1 where something is wrong with what it was given.
+
+    That is a ValueError, or an OSError on a file.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -36,8 +39,23 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except ValueError as error:
             sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            sys.exit(f"error: {error.filename}: {error.strerror}.")
 
     return run
+
+
+def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
+    """Raise ValueError, before any work, where a file that is asked for has another suffix or no folder to be in."""
+    if output is None:
+        return
+    if output.suffix not in suffixes:
+        names = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+        raise ValueError(f"output={output}: choose a name that ends in {names}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"output={output}: there is no folder {output.parent}; make it, or choose another.")
 
 
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
