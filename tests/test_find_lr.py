@@ -102,8 +102,8 @@ def test_measuring_moves_no_weight(config):
 @pytest.mark.parametrize(
     ("place", "words", "message"),
     [
-        ("elsewhere", [], r"^error: .*run.yaml: cannot tell its recipe; put it into a folder named after one, as "
-                          r"configs/ does\.$"),
+        ("elsewhere", [], r"^error: .*run.yaml: for which recipe\? Begin it with the line `# recipe: NAME`, or "
+                          r"put it into configs/NAME/\.$"),
         ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
         ("mine", ["-o", "nowhere/x.png", "--range_updates", "2"],  # before anything is measured
          r"^error: output=nowhere/x.png: there is no folder nowhere; make it, or choose another\.$"),
@@ -116,6 +116,13 @@ def test_errors_are_one_line(config, place, words, message):
     moved.write_text(CONFIG)
     result = run(str(moved), *words)
     assert re.match(message, str(result.exception))
+
+
+@pytest.mark.parametrize("folder", ["configs/pretrain_clm", "."])
+def test_a_config_that_is_not_there_is_said_at_once(folder):
+    path = Path(folder, "none.yaml")
+    message = f"error: {path}: no such config file; see configs/ for those that come with the recipes."
+    assert run(str(path)).exception.code == message
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfwarmup.commands.shared import ConfigArgument, check_output
-from hfwarmup.recipe_files import find_script
+from hfwarmup.commands.shared import ConfigArgument, check_output, script_for
 
 if TYPE_CHECKING:
     from hfwarmup.training.find_lr import FoundLr
@@ -34,9 +33,7 @@ def find_lr(
     Every setting can be given anew as --key value. No run folder is left, and the recipe does not train.
     """
     check_output(output, [".png"])
-    script = find_script(config)
-    if script is None:
-        raise ValueError(f"{config}: cannot tell its recipe; put it into a folder named after one, as configs/ does.")
+    script = script_for(config)
     from hfwarmup.training.find_lr import find_lr as run
 
     found = run(script, ["--config", str(config), *context.args], range_updates=range_updates)

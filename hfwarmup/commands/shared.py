@@ -58,6 +58,18 @@ def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
         raise ValueError(f"output={output}: there is no folder {output.parent}; make it, or choose another.")
 
 
+def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Path:
+    """The script of the recipe that a config is for.
+
+    Raises ConfigError where it is no config, and, with another `remedy`, where its recipe cannot be told.
+    """
+    load_config(config)
+    script = find_script(config)
+    if script is None:
+        raise ConfigError([f"{config}: for which recipe? Begin it with the line `# recipe: NAME`, {remedy}."])
+    return script
+
+
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     """What decides the plan, from a config and then from `words`, --key value pairs that win over it.
 

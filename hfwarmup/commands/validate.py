@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings
-from hfwarmup.planning.config import ConfigError
+from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings, script_for
+from hfwarmup.planning.config import ConfigError, load_config
 from hfwarmup.planning.settings import PlanSettings
-from hfwarmup.recipe_files import find_recipe, find_script, import_script
+from hfwarmup.recipe_files import find_recipe, import_script
 
 
 def validate(
@@ -60,11 +60,11 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
 
 def _script(config: Path, recipe: str) -> Path:
     """The script that a config is for."""
-    script = find_script(config)
-    if recipe:
-        script = Path(recipe) if recipe.endswith(".py") else find_recipe(recipe)
-    if script is None:
-        raise ConfigError([f"{config}: for which recipe? Put it into configs/<recipe>/, or give --recipe NAME."])
+    if not load_config(config).values:
+        raise ConfigError([f"{config}: is empty; write settings, one `name: value` a line."])
+    if not recipe:
+        return script_for(config, "put it into configs/NAME/, or give --recipe NAME")
+    script = Path(recipe) if recipe.endswith(".py") else find_recipe(recipe)
     if not script.is_file():
         raise ValueError(f"recipe={recipe}: no such script; give a recipe's name, or a script's path.")
     return script

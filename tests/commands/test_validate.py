@@ -85,10 +85,22 @@ def test_the_recipe_is_that_of_the_folder_or_the_given_one(config, tmp_path):
     assert run(path, "--recipe", "pretrain_mlm").exit_code == 0
     loose = tmp_path / "loose.yaml"
     loose.write_text("max_steps: 5\n")
-    assert (
-        run(loose).stdout
-        == f"error: {loose}: for which recipe? Put it into configs/<recipe>/, or give --recipe NAME.\n"
+    assert run(loose).stdout == (
+        f"error: {loose}: for which recipe? Begin it with the line `# recipe: NAME`, put it into configs/NAME/, or "
+        "give --recipe NAME.\n"
     )
+    loose.write_text("# recipe: pretrain_mlm\nmax_steps: 5\n")
+    assert run(loose).stdout.splitlines()[0] == f"{loose}: no mistakes, for pretrain_mlm"
+
+
+def test_no_file_and_an_empty_file_are_named_as_such(config, tmp_path):
+    none, empty, void = tmp_path / "none.yaml", tmp_path / "empty.yaml", config("# nothing yet\n")
+    empty.write_text("")
+    assert run(none, empty, void).stdout.splitlines() == [
+        f"error: {none}: no such config file; see configs/ for those that come with the recipes.",
+        f"error: {empty}: is empty; write settings, one `name: value` a line.",
+        f"error: {void}: is empty; write settings, one `name: value` a line.",
+    ]
 
 
 def test_a_script_of_ones_own_judges_its_configs(config):
