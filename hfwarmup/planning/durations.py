@@ -118,6 +118,28 @@ def whole_steps(steps: float) -> int:
     return max(1, math.floor(steps + 0.5)) if steps else 0
 
 
+def update_steps(
+    num_samples: int, *, epochs: float, batch_size: int, num_processes: int, accumulation: int, drop_last: bool
+) -> int:
+    """Optimizer updates of `epochs` epochs over `num_samples` samples, as a Trainer counts them.
+
+    ceil(epochs x updates an epoch), where every process has the same number of batches and the last update of an epoch
+    may accumulate fewer.
+
+    >>> update_steps(1000, epochs=2, batch_size=8, num_processes=4, accumulation=2, drop_last=False)
+    32
+    """
+    if drop_last and num_samples < batch_size * num_processes:
+        raise ValueError(
+            f"{num_samples} samples are less than one batch of {batch_size} for each of {num_processes} processes, and "
+            "dataloader_drop_last leaves none; lower the batch, or keep the last one."
+        )
+    round_up = not drop_last
+    batches = _divide(num_samples, batch_size, round_up=round_up)
+    batches_per_process = _divide(batches, num_processes, round_up=round_up)
+    return math.ceil(epochs * max(1, _divide(batches_per_process, accumulation, round_up=True)))
+
+
 def parse_duration(text: str | int | float | Duration) -> Duration:
     """A duration from its text: a number, an optional k, M, B or T, and a unit; a whole number alone counts steps.
 
@@ -171,3 +193,7 @@ def _split_words(words: str) -> tuple[str, str]:
     if unit_word not in _UNITS and words[0] in _PREFIXES:
         return words[0], unit_word[1:].strip()
     return "", unit_word
+
+
+def _divide(count: int, size: int, *, round_up: bool) -> int:
+    return -(-count // size) if round_up else count // size

@@ -33,7 +33,7 @@ RANGES = {
     "per_device_train_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
     "max_steps": Range(
-        lambda value: math.isfinite(value) and value == int(value),
+        lambda value: -1 <= value < math.inf and value == int(value),
         "give a whole number of updates, or -1 for a run of num_train_epochs.",
     ),
     "num_train_epochs": Range(lambda value: 0 < value < math.inf, "give a number of epochs above 0, or max_steps."),

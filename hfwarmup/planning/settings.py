@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from hfwarmup.planning import caveats
-from hfwarmup.planning.durations import Duration, parse_duration
+from hfwarmup.planning.durations import Duration, parse_duration, update_steps
 from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
 from hfwarmup.planning.ranges import COUNT, check_range, kind_mistakes, range_mistakes
 from hfwarmup.schedules.curve import beta2_warmup_steps
@@ -89,6 +89,8 @@ class PlanSettings:
             raise ValueError("\n".join(message for _, message in mistakes))
         check_range("num_processes", num_processes, COUNT)
         check_range("num_samples", num_samples, COUNT)
+        if num_samples is None and self._warmup_in_epochs:
+            raise ValueError(_in_epochs(f"warmup={str(self.warmup)!r}", "a warmup in steps"))
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
@@ -162,8 +164,12 @@ class PlanSettings:
     @property
     def needs_num_samples(self) -> bool:
         """Whether the plan depends on the size of the training set: the run or its warmup is given in epochs."""
-        in_epochs = self.warmup != "" and parse_duration(self.warmup).unit == "epochs"
-        return self.max_steps <= 0 or in_epochs
+        return self.max_steps <= 0 or self._warmup_in_epochs
+
+    @property
+    def _warmup_in_epochs(self) -> bool:
+        duration = parse_duration(self.warmup or 0)
+        return duration.unit == "epochs" and duration.amount > 0
 
     def accumulation(self, num_processes: int) -> int:
         """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `global_batch_size`."""
@@ -181,10 +187,7 @@ class PlanSettings:
         if self.max_steps > 0:
             return self.max_steps
         if num_samples is None:
-            raise ValueError(
-                f"num_train_epochs={self.num_train_epochs:g} is a length that depends on the data; give num_samples, "
-                "the size of the training set, or max_steps."
-            )
+            raise ValueError(_in_epochs(f"num_train_epochs={self.num_train_epochs:g}", "max_steps"))
         return update_steps(
             num_samples,
             epochs=self.num_train_epochs,
@@ -265,35 +268,14 @@ class PlanSettings:
         return {name: value for name, value in self.lr_scheduler_kwargs.items() if name not in SCHEDULER_OPTIONS}
 
 
+def _in_epochs(length: str, otherwise: str) -> str:
+    """What to say of a length in epochs of a training set whose size is not known."""
+    return f"{length} depends on the data; give --num_samples, the size of the training set, or {otherwise}."
+
+
 def _absolute_peak(plan: Plan, d_model: int) -> Plan:
     """The plan under noam with `d_model`, whose peak is (d_model T_w)^-0.5 whatever learning_rate says."""
     peak_lr = (d_model * max(1, plan.warmup_steps)) ** -0.5
     batch_reason, _, *others = plan.reasons
     reason = f"peak_lr {peak_lr:g} = (d_model {d_model} x warmup_steps)^-0.5: learning_rate and lr_scaling do not act"
     return replace(plan, peak_lr=peak_lr, reasons=(batch_reason, reason, *others))
-
-
-def update_steps(
-    num_samples: int, *, epochs: float, batch_size: int, num_processes: int, accumulation: int, drop_last: bool
-) -> int:
-    """Optimizer updates of `epochs` epochs over `num_samples` samples, as a Trainer counts them.
-
-    ceil(epochs x updates an epoch), where every process has the same number of batches and the last update of an epoch
-    may accumulate fewer.
-
-    >>> update_steps(1000, epochs=2, batch_size=8, num_processes=4, accumulation=2, drop_last=False)
-    32
-    """
-    if drop_last and num_samples < batch_size * num_processes:
-        raise ValueError(
-            f"{num_samples} samples are less than one batch of {batch_size} for each of {num_processes} processes, and "
-            "dataloader_drop_last leaves none; lower the batch, or keep the last one."
-        )
-    round_up = not drop_last
-    batches = _divide(num_samples, batch_size, round_up=round_up)
-    batches_per_process = _divide(batches, num_processes, round_up=round_up)
-    return math.ceil(epochs * max(1, _divide(batches_per_process, accumulation, round_up=True)))
-
-
-def _divide(count: int, size: int, *, round_up: bool) -> int:
-    return -(-count // size) if round_up else count // size

@@ -124,9 +124,32 @@ def test_tokens_are_counted_where_every_sample_has_as_many():
 
 def test_a_run_in_epochs_needs_the_number_of_samples(config):
     words = ["plan", config, "--max_steps", "-1", "--num_train_epochs", "2"]
-    assert "give num_samples" in run(*words).exception.code
+    assert run(*words).exception.code == (
+        "error: num_train_epochs=2 depends on the data; give --num_samples, the size of the training set, or max_steps."
+    )
     # 2 epochs of 320 samples in batches of 16
     assert json.loads(run(*words, "--num_samples", "320", "--json").output)["total_steps"] == 40
+
+
+def test_a_warmup_in_epochs_needs_the_number_of_samples(config):
+    words = ["plan", config, "--warmup", "2epochs"]
+    assert run(*words).exception.code == (
+        "error: warmup='2epochs' depends on the data; give --num_samples, the size of the training set, or a warmup in "
+        "steps."
+    )
+    assert json.loads(run(*words, "--num_samples", "320", "--json").output)["warmup_steps"] == 40  # 320 / 16 an epoch
+    assert json.loads(run("plan", config, "--warmup", "0 epochs", "--json").output)["warmup_steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max_steps", "-3"], "max_steps=-3: give a whole number of updates, or -1 for a run of num_train_epochs."),
+        (["--num_samples", "-5", "--max_steps", "-1"], "num_samples=-5: give a whole number, 1 or more."),
+    ],
+)
+def test_a_count_that_no_run_has_is_named_as_it_was_given(config, words, message):
+    assert run("plan", config, *words).exception.code == f"error: {message}"
 
 
 def test_plot_csv_holds_every_update(config, tmp_path):

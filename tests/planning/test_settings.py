@@ -106,6 +106,7 @@ OUT_OF_RANGE = [
     ("gradient_accumulation_steps", 1.5, COUNT),
     ("max_warmup_fraction", 2, "give a share of the run above 0 and at most 1."),
     ("max_steps", 10.5, "give a whole number of updates, or -1 for a run of num_train_epochs."),
+    ("max_steps", -3, "give a whole number of updates, or -1 for a run of num_train_epochs."),
     ("num_train_epochs", -1, "give a number of epochs above 0, or max_steps."),
     ("adam_beta2", 1.0, "give a number from 0 up to, not including, 1."),
     ("noise_scale_samples", -4, "give a number above 0."),
