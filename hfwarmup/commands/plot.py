@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, check_output, plan_settings
+from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
 
 
 def plot(
@@ -30,6 +31,11 @@ def plot(
     for path, name in zip(paths, told_apart([path.stem for path in paths], paths), strict=True):
         settings = plan_settings(path, words[first:])
         plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
+        if plan.schedule in TRANSFORMERS_SCHEDULES:
+            raise ValueError(
+                f"{path}: its schedule, {plan.schedule}, is transformers' own and is not drawn; set lr_scheduler_type "
+                "to one of hfwarmup list, such as warmup_linear."
+            )
         measured = " (initial_lr auto: at most)" if settings.starts_at_critical_lr else ""
         curves[f"{name}{measured}"] = settings.spec(plan)
     if output is None:

@@ -214,7 +214,8 @@ class PlanSettings:
     def _with_curve(self, plan: Plan) -> Plan:
         """The plan with the first and last learning rate of its schedule, where the schedule is of this package."""
         if self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
-            return replace(plan, schedule=self.lr_scheduler_type)
+            name = self.lr_scheduler_type
+            return replace(plan, schedule=name, reasons=(*plan.reasons, f"schedule {name}, transformers' own"))
         spec = self.spec(plan)
         measured = self.starts_at_critical_lr
         return replace(

@@ -183,8 +183,14 @@ def test_plot_as_text_marks_the_end_of_the_warmup(config):
 
 
 def test_a_schedule_of_transformers_is_not_drawn(config):
-    message = run("plot", config, "--lr_scheduler_type", "cosine").exception.code
-    assert message.startswith("error: unknown schedule 'cosine'")
+    """Nor is linear, which is transformers' default where a config names none."""
+    config.write_text(CONFIG.replace("lr_scheduler_type: warmup_linear\n", ""))
+    for name, words in (("cosine", ["--lr_scheduler_type", "cosine"]), ("linear", [])):
+        assert run("plot", config, *words).exception.code == (
+            f"error: {config}: its schedule, {name}, is transformers' own and is not drawn; set lr_scheduler_type to "
+            "one of hfwarmup list, such as warmup_linear."
+        )
+        assert run("plan", config, *words).output.splitlines()[-1] == f"schedule {name}, transformers' own"
 
 
 @pytest.mark.parametrize("columns", [80, 200])
