@@ -126,7 +126,16 @@ def planned_rates(run: RunData) -> Points:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The map of a JSON file, empty where there is no file; ValueError with the file's name for anything else."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); put it right, or move it away.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds no map of names to values; put it right, or move it away.")
+    return found
 
 
 def _read_log(folder: Path) -> list[dict[str, Any]]:
@@ -136,7 +145,7 @@ def _read_log(folder: Path) -> list[dict[str, Any]]:
     checkpoints = sorted(folder.glob(f"checkpoint-*/{TRAINER_STATE}"), key=lambda path: path.stat().st_mtime)
     for path in [folder / TRAINER_STATE, *reversed(checkpoints)]:
         if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))["log_history"]
+            return _read_object(path).get("log_history", [])
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -101,6 +102,21 @@ def test_the_folder_of_any_trainer_is_read_from_its_last_checkpoint(make_run, tm
     run = read_run(tmp_path / "other")
     assert run.series("loss") == [(1, 2.0), (2, 1.0)]
     assert run.updates == 2
+
+
+@pytest.mark.parametrize("name", ["run.json", "all_results.json"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": "b', "is not JSON (Unterminated string starting at: line 1 column 7 (char 6))"),
+        ("[1]", "holds no map of names to values"),
+    ],
+)
+def test_a_damaged_file_is_named(make_run, name, text, said):
+    path = make_run(steps=60) / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{path}: {said}')}; put it right, or move it away\.\Z"):
+        read_run(path.parent)
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):
