@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings, scrip
 from hfwarmup.planning.config import ConfigError, load_config
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.recipe_files import find_recipe, import_script
+
+if TYPE_CHECKING:
+    from hfwarmup.training.arguments import ModelArguments
 
 
 def validate(
@@ -44,8 +47,11 @@ def validate(
 
 
 def read_as(script: Path, config: Path) -> dict[str, Any]:
-    """Every setting of a config and the recipe's defaults, as `script` reads them; ConfigError with all findings."""
-    from hfwarmup.training.arguments import RecipeArguments
+    """Every setting of a config and the recipe's defaults, as `script` reads them.
+
+    Raises ConfigError with all findings, or with what a new model cannot be built with.
+    """
+    from hfwarmup.training.arguments import ModelArguments, RecipeArguments
     from hfwarmup.training.parsing import read_arguments
     from hfwarmup.training.registration import register
 
@@ -55,7 +61,30 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
         raise ValueError(f"{script} has no ARGUMENTS; name so the classes that its parse_arguments takes.")
     read = read_arguments(types, ["--config", str(config)])
     settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
-    return {setting.name: setting.value for setting in settings}
+    values = {setting.name: setting.value for setting in settings}
+    for model in (item for item in read if isinstance(item, ModelArguments) and not item.model):
+        _check_new_model(config, model, block_size=values.get("block_size", 512))
+    return values
+
+
+def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) -> None:
+    """ConfigError with the line where there can be no config of a new `model`.
+
+    The run's tokenizer may not be trained yet: one of a single token, as every trained one has it, is in its place.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    from hfwarmup.training.model import new_config
+
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({end: 0})), bos_token=end, eos_token=end)
+    try:
+        new_config(model, tokenizer, block_size)
+    except ValueError as error:
+        setting = "model_type" if str(error).startswith("model_type=") else "config_overrides"
+        raise ConfigError([f"{config}:{load_config(config).line(setting)}: {error}"]) from None
 
 
 def _script(config: Path, recipe: str) -> Path:

@@ -73,6 +73,30 @@ def test_a_number_that_no_run_can_have_is_a_mistake_with_its_line(config):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model_type: gpt9", "3: model_type='gpt9' is no architecture of transformers; did you mean 'gptj'?"),
+        ("model_type: gpt2\nconfig_overrides: {n_emb: 64}",
+         "4: config_overrides: gpt2 has no setting 'n_emb'; did you mean 'n_embd'?"),
+        ("config_overrides: {hidden_size: 64, num_attention_heads: 3}",
+         "3: config_overrides={'hidden_size': 64, 'num_attention_heads': 3}: llama cannot be built so ("),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_is_a_mistake_with_its_line(config, text, said):
+    path = config(f"max_steps: 10\nwarmup: 1\n{text}\n")
+    checked = run(path)
+    assert checked.exit_code == 1
+    assert checked.stdout.startswith(f"error: {path}:{said}")
+    assert checked.stdout.count("\n") == 1
+
+
+def test_a_model_that_needs_the_tokens_of_its_tokenizer_is_no_mistake(config):
+    """cwm takes no None for bos_token_id, and neomme no vocabulary of 0."""
+    for model_type in ("cwm", "neomme"):
+        assert run(config(f"max_steps: 10\nmodel_type: {model_type}\n")).exit_code == 0
+
+
 def test_a_length_that_depends_on_the_data_is_planned_when_it_is_given(config):
     path = config("num_train_epochs: 1\nwarmup: 1\n")
     assert run(path).stdout.splitlines()[1].startswith("not planned: its length depends on the data")
