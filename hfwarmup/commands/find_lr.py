@@ -49,7 +49,7 @@ def find_lr(
         if found.range_test is not None and found.range_test.points:
             series["range test, smoothed"] = found.range_test.points
         marks = {"peak": found.peak_lr} | ({"eta_c": found.critical.lr} if found.critical.found else {})
-        plot_step_sizes(output, series=series, marks=marks)
+        plot_step_sizes(output, start_loss=found.critical.points[0][1], series=series, marks=marks)
 
 
 def _report(found: FoundLr) -> str:
