@@ -12,6 +12,7 @@ from hfwarmup.commands.shared import ConfigArgument
 from hfwarmup.recipe_files import find_script
 
 if TYPE_CHECKING:
+    from hfwarmup.measuring.range_test import RangeTest
     from hfwarmup.training.find_lr import FoundLr
 
 LIMITS = """\
@@ -38,6 +39,8 @@ def find_lr(
         raise ValueError(f"{config}: cannot tell its recipe; put it into a folder named after one, as configs/ does.")
     if output is not None and output.suffix != ".png":
         raise ValueError(f"output={output}: choose a name that ends in .png.")
+    if range_updates < 3 and range_updates != 0:
+        raise ValueError(f"range_updates={range_updates}: give 3 or more, or 0 for no range test.")
     from hfwarmup.training.find_lr import find_lr as run
 
     found = run(script, ["--config", str(config), *context.args], range_updates=range_updates)
@@ -65,7 +68,7 @@ def _report(found: FoundLr) -> str:
         parts += [
             f"Smith's range test: smoothed loss of {len(points)} updates with a climbing learning rate",
             draw_losses(points[:: max(1, len(points) // 16)]),
-            _range(found.range_test.steepest, found.range_test.lowest),
+            _range(found.range_test),
         ]
     return "\n".join([*parts, "", LIMITS])
 
@@ -91,7 +94,9 @@ def _critical(found: FoundLr) -> list[str]:
     return lines
 
 
-def _range(steepest: float, lowest: float) -> str:
-    if math.isnan(steepest) or math.isnan(lowest):
+def _range(found: RangeTest) -> str:
+    if math.isnan(found.steepest) or math.isnan(found.lowest):
         return "the loss never falls: no range of peaks"
-    return f"peaks to try: {steepest:.3g} (steepest fall) to {lowest:.3g} (lowest loss)"
+    line = f"peaks to try: {found.steepest:.3g} (steepest fall) to {found.lowest:.3g} (lowest loss)"
+    ends = ["the fall may begin lower"] * found.open_below + ["the loss may fall on above"] * found.open_above
+    return f"{line}; cut by the range that was tried: {', '.join(ends)}" if ends else line
