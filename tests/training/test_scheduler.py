@@ -417,6 +417,15 @@ AFTER_ERRORS = [
         "shape='radam' does not reach the peak at an update of your choice; use for example 'gradual'.",
     ),
     (
+        lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=2, shape="exponentiel"),
+        "shape='exponentiel'; did you mean 'exponential'? "
+        "Choose one of linear, gradual, exponential, cosine, polynomial, saturating, constant.",
+    ),
+    (
+        lambda optimizer: hfwarmup.warmup(optimizer, num_warmup_steps=2),
+        "after is of type SGD; give a torch scheduler, for example StepLR(…).",
+    ),
+    (
         lambda optimizer: hfwarmup.warmup(scheduler_of(optimizer, "warmup_linear"), num_warmup_steps=2),
         "after is a WarmupScheduler, which has its own warmup; choose its decay instead.",
     ),
