@@ -96,7 +96,7 @@ def test_a_group_may_have_a_warmup_of_its_own_length(step, expected):
 
 def test_a_warmup_stretched_beyond_the_run_is_an_error():
     spec = dataclasses.replace(spec_of(), warmup_stretch=[11.0])
-    with pytest.raises(ValueError, match=r"^warmup_steps=110 > total steps=100: the peak is never reached"):
+    with pytest.raises(ValueError, match=r"^num_warmup_steps=110 > num_training_steps=100: the peak is never reached"):
         spec.learning_rates(0)
 
 
@@ -246,7 +246,7 @@ def test_numbers_of_numpy_are_taken_and_kept_as_pythons_own():
     assert json.loads(json.dumps(spec.to_dict())) == own.to_dict()
     assert spec.learning_rates(57) == own.learning_rates(57)
     for refused in (True, np.True_):
-        with pytest.raises(ValueError, match=r"^warmup_steps=True: give a whole number of updates, 0 or more\.$"):
+        with pytest.raises(ValueError, match=r"^num_warmup_steps=True: give a whole number of updates, 0 or more\.$"):
             spec_of(warmup_steps=refused).learning_rates(0)
 
 
