@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -45,6 +46,7 @@ from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
 from hfwarmup.training.console import run_recipe, speak_from_rank_zero
 from hfwarmup.training.corpus import load_corpus
 from hfwarmup.training.data import build_tokenizer
+from hfwarmup.training.labelled import load_labelled
 from hfwarmup.training.metrics import load_metric
 from hfwarmup.training.model import build_model
 from hfwarmup.training.monitor import watch_warmup
@@ -58,7 +60,6 @@ logger = logging.getLogger("hfwarmup.recipe")
 
 MASKED_NAME = "___"
 MIN_WORDS, MIN_TRAIN, MIN_VALIDATION = 5, 50, 10  # words a docstring; docstrings a package, in each split
-TABLES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 @dataclass(kw_only=True)
@@ -104,10 +105,7 @@ def load_examples(data: DataArguments, label_column: str, seed: int) -> DatasetD
     if data.dataset == "stdlib":
         examples = stdlib_docstrings(data, seed)
     else:
-        builder = TABLES.get(Path(data.dataset).suffix)
-        examples = load_dataset(builder, data_files=data.dataset) if builder else load_dataset(data.dataset)
-        examples = examples.select_columns([data.text_column, label_column])
-        examples = examples.rename_columns({data.text_column: "text", label_column: "labels"})
+        examples = load_labelled(data, label_column)
     if "validation" not in examples:
         train, validation = examples["train"].train_test_split(data.validation_fraction, seed=seed).values()
         examples = DatasetDict(train=train, validation=validation)
@@ -116,7 +114,8 @@ def load_examples(data: DataArguments, label_column: str, seed: int) -> DatasetD
         return examples
     if kind.dtype.startswith("float"):
         return examples.cast_column("labels", Value("float32"))
-    names = [str(name) for name in sorted(examples["train"].unique("labels"))]
+    values = sorted({value for split in examples.values() for value in split.unique("labels")})
+    names = pa.array(values).cast(pa.string()).to_pylist()  # spelled as the cast of the column spells them: true, 1
     return examples.cast_column("labels", Value("string")).cast_column("labels", ClassLabel(names=names))
 
 

@@ -11,7 +11,9 @@ import transformers.trainer
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
-from hfwarmup.training.find_lr import find_lr
+from hfwarmup.measuring.critical_lr import critical_lr
+from hfwarmup.measuring.range_test import RangeTest
+from hfwarmup.training.find_lr import FoundLr, find_lr
 
 SCRIPT = """
 import torch
@@ -91,6 +93,28 @@ def test_the_picture(config, tmp_path):
     assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("below", "above", "said"),
+    [
+        (False, False, ""),
+        (True, False, "; cut by the range that was tried: the fall may begin lower"),
+        (True, True, "; cut by the range that was tried: the fall may begin lower, the loss may fall on above"),
+    ],
+)
+def test_an_end_of_the_range_is_not_said_to_be_found(config, monkeypatch, below, above, said):
+    points, ends = ((1e-3, 2.0), (1e-2, 1.5), (0.1, 1.0)), {"open_below": below, "open_above": above}
+    found = FoundLr(
+        critical=critical_lr(lambda lr: (1 - 7 * lr) ** 2, start=1.0, upper=10.0),
+        range_test=RangeTest(points=points, steepest=1e-3, lowest=0.1, **ends),
+        peak_lr=0.02,
+        warmup_steps=40,
+        optimizer="AdamW",
+    )
+    monkeypatch.setattr("hfwarmup.training.find_lr.find_lr", lambda *_, **__: found)
+    lines = run(str(config)).stdout.splitlines()
+    assert f"peaks to try: 0.001 (steepest fall) to 0.1 (lowest loss){said}" in lines
+
+
 def test_measuring_moves_no_weight(config):
     """Two measurements in one process see the same model."""
     first, second = (
@@ -105,9 +129,11 @@ def test_measuring_moves_no_weight(config):
         ("elsewhere", [], r"^error: .*run.yaml: for which recipe\? Begin it with the line `# recipe: NAME`, or "
                           r"put it into configs/NAME/\.$"),
         ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
-        ("mine", ["-o", "nowhere/x.png", "--range_updates", "2"],  # before anything is measured
+        ("mine", ["-o", "nowhere/x.png"],  # before anything is measured
          r"^error: output=nowhere/x.png: there is no folder nowhere; make it, or choose another\.$"),
-        ("mine", ["--range_updates", "2"], r"^error: updates=2: give 3 or more\.$"),
+        ("mine", ["--range_updates", "2"], r"^error: range_updates=2: give 3 or more, or 0 for no range test\.$"),
+        ("mine", ["--range_updates", "-1", "--learning_rate", "nonsense"],  # nothing else is read before
+         r"^error: range_updates=-1: give 3 or more, or 0 for no range test\.$"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(config, place, words, message):

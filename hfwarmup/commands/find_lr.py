@@ -11,6 +11,7 @@ import typer
 from hfwarmup.commands.shared import ConfigArgument, check_output, script_for
 
 if TYPE_CHECKING:
+    from hfwarmup.measuring.range_test import RangeTest
     from hfwarmup.training.find_lr import FoundLr
 
 LIMITS = """\
@@ -33,6 +34,8 @@ def find_lr(
     Every setting can be given anew as --key value. No run folder is left, and the recipe does not train.
     """
     check_output(output, [".png"])
+    if range_updates < 3 and range_updates != 0:
+        raise ValueError(f"range_updates={range_updates}: give 3 or more, or 0 for no range test.")
     script = script_for(config)
     from hfwarmup.training.find_lr import find_lr as run
 
@@ -45,7 +48,7 @@ def find_lr(
         if found.range_test is not None and found.range_test.points:
             series["range test, smoothed"] = found.range_test.points
         marks = {"peak": found.peak_lr} | ({"eta_c": found.critical.lr} if found.critical.found else {})
-        plot_step_sizes(output, series=series, marks=marks)
+        plot_step_sizes(output, start_loss=found.critical.points[0][1], series=series, marks=marks)
 
 
 def _report(found: FoundLr) -> str:
@@ -61,7 +64,7 @@ def _report(found: FoundLr) -> str:
         parts += [
             f"Smith's range test: smoothed loss of {len(points)} updates with a climbing learning rate",
             draw_losses(points[:: max(1, len(points) // 16)]),
-            _range(found.range_test.steepest, found.range_test.lowest),
+            _range(found.range_test),
         ]
     return "\n".join([*parts, "", LIMITS])
 
@@ -87,7 +90,9 @@ def _critical(found: FoundLr) -> list[str]:
     return lines
 
 
-def _range(steepest: float, lowest: float) -> str:
-    if math.isnan(steepest) or math.isnan(lowest):
+def _range(found: RangeTest) -> str:
+    if math.isnan(found.steepest) or math.isnan(found.lowest):
         return "the loss never falls: no range of peaks"
-    return f"peaks to try: {steepest:.3g} (steepest fall) to {lowest:.3g} (lowest loss)"
+    line = f"peaks to try: {found.steepest:.3g} (steepest fall) to {found.lowest:.3g} (lowest loss)"
+    ends = ["the fall may begin lower"] * found.open_below + ["the loss may fall on above"] * found.open_above
+    return f"{line}; cut by the range that was tried: {', '.join(ends)}" if ends else line

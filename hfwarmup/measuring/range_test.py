@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +14,13 @@ class RangeTest:
     points: tuple[tuple[float, float], ...]
     """(learning rate of an update, smoothed loss before it)"""
     steepest: float
-    """learning rate at which the smoothed loss falls fastest; nan when it never falls"""
+    """learning rate from which the smoothed loss falls most while its mean is renewed; nan when it never falls"""
     lowest: float
     """learning rate at which the smoothed loss is lowest; nan when it never falls"""
+    open_below: bool
+    """whether `steepest` is the first learning rate that could be it: the fall may begin below the range"""
+    open_above: bool
+    """whether `lowest` is the last learning rate of the range: the loss may fall on above it"""
 
 
 def lr_range_test(
@@ -34,7 +37,10 @@ def lr_range_test(
     The loss is smoothed by an exponential mean with `smoothing` and bias correction; the test ends early when it is not
     finite, or above both its first value and lowest + (stop_factor - 1) |lowest|: a positive loss at `stop_factor`
     times its lowest value, and one of any sign after it has risen by as much. Peaks to try lie between `steepest` and
-    `lowest`.
+    `lowest`, unless these are the ends of the range.
+
+    A fall counts over 1 / (1 - smoothing) updates, a quarter of the test at most, and from the update on at which the
+    mean holds as many: before, it moves with the noise of single batches.
 
     Args:
         update_at: makes one update at a learning rate and returns the loss of its batch before it.
@@ -71,15 +77,18 @@ def lr_range_test(
         points.append((lr, loss))
         lowest = min(lowest, loss)
         limit = max(points[0][1], lowest + (stop_factor - 1) * abs(lowest))
-    return RangeTest(points=tuple(points), steepest=_steepest(points), lowest=_lowest(points))
+    return _judged(points, span=max(1, min(round(1 / (1 - smoothing)), len(points) // 4)), updates=updates)
 
 
-def _steepest(points: list[tuple[float, float]]) -> float:
-    falls = [(after - before, lr) for (lr, before), (_, after) in pairwise(points)]
-    fall, lr = min(falls, default=(0.0, math.nan))
-    return lr if fall < 0.0 else math.nan
-
-
-def _lowest(points: list[tuple[float, float]]) -> float:
-    lr, loss = min(points, key=lambda point: point[1], default=(math.nan, math.nan))
-    return lr if points and loss < points[0][1] else math.nan
+def _judged(points: list[tuple[float, float]], *, span: int, updates: int) -> RangeTest:
+    settled = points[span - 1 :]
+    falls = [(after - before, lr) for (lr, before), (_, after) in zip(settled, settled[span:], strict=False)]
+    fall, steepest = min(falls, default=(0.0, math.nan))
+    loss, lowest = min(((loss, lr) for lr, loss in settled), default=(math.inf, math.nan))
+    return RangeTest(
+        points=tuple(points),
+        steepest=steepest if fall < 0.0 else math.nan,
+        lowest=lowest if settled and loss < settled[0][1] else math.nan,
+        open_below=fall < 0.0 and steepest == settled[0][0],
+        open_above=len(points) == updates and lowest == points[-1][0] != settled[0][0],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,14 +89,24 @@ def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *,
 
 
 def plot_step_sizes(
-    path: Path, *, series: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[str, float]
+    path: Path, *, start_loss: float, series: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[str, float]
 ) -> None:
-    """Write losses against learning rates on a logarithmic axis: name -> (learning rate, loss), with marked rates."""
+    """Write losses against learning rates on a logarithmic axis: name -> (learning rate, loss), with marked rates.
+
+    The picture ends as far above `start_loss`, the loss at step size 0, as the lowest loss lies below it; a point above
+    the end, or of no finite loss, is a triangle there.
+    """
     figure, axes = _figure("loss against step size, before the first update", "loss (nats)")
+    lowest = min([start_loss, *(loss for points in series.values() for _, loss in points if math.isfinite(loss))])
+    limit = start_loss + (start_loss - lowest or abs(start_loss))
     for name, points in series.items():
-        axes.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=name)
-    for (name, lr), style in zip(marks.items(), ("--", ":"), strict=True):
+        (line,) = axes.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, label=name)
+        above = [lr for lr, loss in points if not loss <= limit]
+        axes.plot(above, [limit] * len(above), "^", color=line.get_color(), clip_on=False, label="_above")
+    axes.axhline(start_loss, color=TRAIN, linewidth=1, label=f"before the step {start_loss:.4g}")
+    for (name, lr), style in zip(marks.items(), ("--", ":"), strict=False):
         axes.axvline(lr, color="black", linestyle=style, linewidth=1, label=f"{name} {lr:.3g}")
+    axes.set_ylim(lowest - 0.05 * (limit - lowest), limit)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     _save(figure, axes, path)

@@ -223,7 +223,7 @@ def _cooldown_begin(options: ScheduleOptions, warmup_steps: int, total_steps: in
     if begin_steps < warmup_steps:
         raise ValueError(
             f"stable_ratio={options.stable_ratio} ends the stable phase at update {begin_steps}, before "
-            f"warmup_steps={warmup_steps}; raise stable_ratio or lower warmup_steps."
+            f"num_warmup_steps={warmup_steps}; raise stable_ratio or lower num_warmup_steps (warmup_steps)."
         )
     return begin_steps
 
@@ -240,21 +240,21 @@ def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> f
 
 def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     """The warmup's length in updates, checked; for the warmups of beta2 it is ceil(2 / (1 - beta2))."""
-    for name, value in (("warmup_steps", warmup_steps), ("total_steps", total_steps)):
+    for name, value in (("num_warmup_steps", warmup_steps), ("num_training_steps", total_steps)):
         if value is not None and not _is_count(value):
             raise ValueError(f"{name}={value}: give a whole number of updates, 0 or more.")
     if options.warmup in BETA2_WARMUPS:
         return _checked_beta2_steps(options, warmup_steps, total_steps)
     if warmup_steps is None:
-        raise ValueError(f"warmup={options.warmup!r} needs warmup_steps: the number of updates to the peak.")
+        raise ValueError(f"warmup={options.warmup!r} needs num_warmup_steps: the number of updates to the peak.")
     if options.warmup == "noam" and warmup_steps == 0:
-        raise ValueError("warmup_steps=0: noam's rate is defined by its warmup; set warmup_steps to 1 or more.")
+        raise ValueError("num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more.")
     if total_steps is None and options.decay not in ENDLESS_DECAYS:
-        raise ValueError(f"decay={options.decay!r} needs total_steps: the number of updates of the run.")
+        raise ValueError(f"decay={options.decay!r} needs num_training_steps: the number of updates of the run.")
     if total_steps is not None and warmup_steps > total_steps:
         raise ValueError(
-            f"warmup_steps={warmup_steps} > total steps={total_steps}: the peak is never reached; "
-            "lower warmup_steps or raise max_steps."
+            f"num_warmup_steps={warmup_steps} > num_training_steps={total_steps}: the peak is never reached; "
+            "lower num_warmup_steps (warmup_steps) or raise num_training_steps (max_steps)."
         )
     return int(warmup_steps)
 
@@ -267,8 +267,8 @@ def _is_count(value: Any) -> bool:
 def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     if warmup_steps:
         raise ValueError(
-            f"warmup_steps={warmup_steps}: warmup={options.warmup!r} takes its length from beta2; "
-            "leave warmup_steps at 0."
+            f"num_warmup_steps={warmup_steps}: warmup={options.warmup!r} takes its length from beta2; "
+            "leave num_warmup_steps (warmup_steps) at 0."
         )
     if options.beta2 is None:
         raise ValueError(f"warmup={options.warmup!r} needs beta2: the second beta of Adam, for example 0.999.")
@@ -276,7 +276,8 @@ def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, tot
     if total_steps is not None and derived_steps > total_steps:
         raise ValueError(
             f"warmup={options.warmup!r} takes 2 / (1 - beta2) = {derived_steps} updates at beta2={options.beta2}, more "
-            f"than the run's {total_steps}; lower beta2, raise max_steps, or choose a warmup with warmup_steps."
+            f"than num_training_steps={total_steps}; lower beta2, raise num_training_steps (max_steps), or choose a "
+            "warmup with num_warmup_steps."
         )
     return derived_steps
 

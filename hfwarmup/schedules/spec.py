@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
@@ -115,7 +116,7 @@ class ScheduleSpec:
         warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
         lengths = {"num_warmup_steps": warmup_steps, "num_training_steps": self.total_steps}
         schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in levels]
-        return lambda step: [schedule(step) for schedule in schedules]
+        return lambda step: [_checked_rate(self.name, step, schedule(step)) for schedule in schedules]
 
     def summary(self) -> str:
         """One line on the first group: its first learning rate, that at the end of its warmup, its last learning rate.
@@ -183,6 +184,15 @@ class ScheduleSpec:
             "learning_rate": peaks[0] if len(peaks) == 1 else list(self.peak_lrs),
             **({"warmup_stretch": list(self.warmup_stretch)} if self.warmup_stretch else {}),
         }
+
+
+def _checked_rate(name: str, step: int, lr: float) -> float:
+    """The learning rate that a user's own schedule gave; ValueError for what is none."""
+    if not isinstance(lr, Real) or not 0.0 <= lr < math.inf:
+        raise ValueError(
+            f"schedule {name!r}: learning rate {lr!r} at update {step}; return a finite number, 0 or more."
+        )
+    return lr
 
 
 def without_auto(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:

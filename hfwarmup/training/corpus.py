@@ -38,14 +38,29 @@ def load_corpus(data: DataArguments, seed: int = 0, cache_dir: str | None = None
 
     Raises ValueError, in one line, for data that is missing, of an unknown kind, unreachable, or not to be split.
     """
-    splits = _load_splits(data, cache_dir)
+    splits = _train_and_validation(data, _load_splits(data, cache_dir))
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], data, seed)
+    return splits
+
+
+def load_rows(data: DataArguments, cache_dir: str | None = None) -> DatasetDict:
+    """Return the rows of the table or hub dataset that `data.dataset` names, with all columns: split `train`, and
+    `validation` where the data brings one.
+
+    Raises ValueError, in one line, for data that is missing, no table, or unreachable.
+    """
+    _, files = _local_files(data.dataset)
+    tables = [file for file in files if file.suffix.lower() in _TABLE_BUILDERS]
+    _check_found(data, tables, set(_TABLE_BUILDERS))
+    return _train_and_validation(data, _load_tables(data, tables, cache_dir))
+
+
+def _train_and_validation(data: DataArguments, splits: Mapping[str, Dataset]) -> DatasetDict:
     if "train" not in splits:
         raise ValueError(f"dataset={data.dataset}: no train split, only {', '.join(splits)}; name files.")
-    train = splits["train"]
-    validation = next((splits[name] for name in _VALIDATION_SPLITS if name in splits), None)
-    if validation is None:
-        train, validation = _hold_out(train, data, seed)
-    return DatasetDict(train=train, validation=validation)
+    validation = [splits[name] for name in _VALIDATION_SPLITS if name in splits][:1]
+    return DatasetDict(zip(("train", "validation"), [splits["train"], *validation], strict=False))
 
 
 def _load_splits(data: DataArguments, cache_dir: str | None) -> Mapping[str, Dataset]:
@@ -63,12 +78,16 @@ def _load_splits(data: DataArguments, cache_dir: str | None) -> Mapping[str, Dat
         )
     if texts:
         return {"train": _read_documents(data, root, texts, cache_dir)}
+    _check_found(data, tables, _KNOWN_SUFFIXES)
+    return {name: _text_only(split, data) for name, split in _load_tables(data, tables, cache_dir).items()}
+
+
+def _check_found(data: DataArguments, tables: list[Path], kinds: set[str]) -> None:
     if not tables and not _is_hub_name(data.dataset):
         raise ValueError(
-            f"dataset={data.dataset}: no such file, or none of a known kind ({' '.join(sorted(_KNOWN_SUFFIXES))}); "
+            f"dataset={data.dataset}: no such file, or none of a known kind ({' '.join(sorted(kinds))}); "
             "correct the path."
         )
-    return {name: _text_only(split, data) for name, split in _load_tables(data, tables, cache_dir).items()}
 
 
 def _is_stdlib_source(path: Path) -> bool:

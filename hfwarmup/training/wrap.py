@@ -6,9 +6,12 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.schedules.options import BETA2_WARMUPS, WARMUP_OPTIONS, did_you_mean
 from hfwarmup.training.after import steps_made
 from hfwarmup.training.scheduler import WarmupScheduler
+
+_WITHOUT_LENGTH = {"noam", *BETA2_WARMUPS}
+_SHAPES = [shape for shape in WARMUP_OPTIONS if shape not in _WITHOUT_LENGTH]
 
 
 def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
@@ -36,10 +39,14 @@ def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual",
     >>> applied
     [0.5, 0.75, 1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    if shape in BETA2_WARMUPS or shape == "noam":
+    if shape in _WITHOUT_LENGTH:
         raise ValueError(
             f"shape={shape!r} does not reach the peak at an update of your choice; use for example 'gradual'."
         )
+    if shape not in _SHAPES:
+        raise ValueError(f"shape={shape!r}{did_you_mean(str(shape), _SHAPES)} Choose one of {', '.join(_SHAPES)}.")
+    if not isinstance(after, LRScheduler):
+        raise ValueError(f"after is of type {type(after).__name__}; give a torch scheduler, for example StepLR(…).")
     if isinstance(after, WarmupScheduler):
         raise ValueError("after is a WarmupScheduler, which has its own warmup; choose its decay instead.")
     if steps_made(after) > 0:

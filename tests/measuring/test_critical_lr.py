@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
-from hfwarmup.measuring.range_test import lr_range_test
+from hfwarmup.measuring.range_test import RangeTest, lr_range_test
 
 
 def parabola(eta_c: float):
@@ -136,6 +136,40 @@ def test_a_loss_that_only_rises_has_no_range():
     found = lr_range_test(lambda _: float(next(losses)), low=1e-5, high=1, updates=20)
     assert math.isnan(found.steepest)
     assert math.isnan(found.lowest)
+
+
+NOISE = [1.8, 0.8, 0.9, 0.5, 1.7, 0.8, 1.4, 2.0, 1.9, 0.9]  # of single batches: 1.27 on average
+RATES = [1e-5 * 10 ** (update / 10) for update in range(50)]
+
+
+def range_of(losses) -> RangeTest:
+    given = iter(losses)
+    return lr_range_test(lambda _: next(given), low=RATES[0], high=RATES[-1], updates=len(losses))
+
+
+def test_the_noise_of_the_first_batches_is_no_fall():
+    """The loss falls from update 30 to 39 and stays; the smoothed one moves most at update 1."""
+    losses = NOISE * 3 + [loss * (1 - n / 10) for n, loss in enumerate(NOISE)] + [0.3, 0.1] * 5
+    found = range_of(losses)
+    (first, second), (third, fourth) = ([loss for _, loss in found.points[at : at + 2]] for at in (0, 30))
+    assert first - second > 4 * abs(third - fourth)
+    assert RATES[27] < found.steepest < RATES[39]
+    assert not found.open_below
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_open"),
+    [
+        ([50 * 0.9**t for t in range(50)], (True, True)),
+        ([50 * 0.9 ** min(t, 20) + max(0, t - 30) for t in range(50)], (True, False)),
+        ([9.0] * 35 + [9 - t / 2 for t in range(15)], (False, True)),
+        ([9.0] * 20 + [9 - t / 2 for t in range(15)] + [1.5 + t for t in range(15)], (False, False)),
+    ],
+)
+def test_a_fall_at_an_end_of_the_range_is_open(losses, is_open):
+    """Falling from the start or not, and at the end or not."""
+    found = range_of(losses)
+    assert (found.open_below, found.open_above) == is_open
 
 
 def test_smoothing_is_unbiased_from_the_first_update_on():

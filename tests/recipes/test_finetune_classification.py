@@ -196,6 +196,68 @@ def test_labels_come_from_the_data(recipe, cache, monkeypatch, tmp_path, column,
     assert getattr(examples["train"].features["labels"], "names", None) == names
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_labels_that_are_true_and_false(recipe, cache, monkeypatch, tmp_path, suffix):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    file = tmp_path / f"rows{suffix}"
+    rows = [
+        f'{{"text": "{text}", "label": {label}}}\n' for text, label in (("a", "true"), ("b", "false"), ("c", "true"))
+    ]
+    file.write_text("text,label\na,True\nb,False\nc,True\n" if suffix == ".csv" else "".join(rows))
+    examples = recipe.load_examples(DataArguments(dataset=str(file), validation_fraction=0.3), "label", 0)
+    assert {row["text"]: row["labels"] for split in examples.values() for row in split} == {"a": 1, "b": 0, "c": 1}
+    assert examples["train"].features["labels"].names == ["false", "true"]
+
+
+def test_a_label_that_only_the_validation_split_has_is_a_class(recipe, cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    for split, labels in (("train", "xy"), ("validation", "yz")):
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + "".join(f"t{label},{label}\n" for label in labels))
+    examples = recipe.load_examples(DataArguments(dataset=str(tmp_path)), "label", 0)
+    assert {split: examples[split]["labels"][:] for split in examples} == {"train": [0, 1], "validation": [1, 2]}
+
+
+NO_FILE = "no such file, or none of a known kind (.csv .json .jsonl .parquet); correct the path."
+NO_VALUE = "have no value there (empty, NA, null, None and nan count as none); fill or drop them."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", None, f"dataset={{}}: {NO_FILE}"),
+        ("x.tsv", "text\tlabel\n", f"dataset={{}}: {NO_FILE}"),
+        ("x.csv", "review,label\na,1\nb,0\n",
+         "text_column=text: dataset={} has the columns review, label; choose one with --text_column."),
+        ("x.csv", "text,stars\na,1\nb,0\n",
+         "label_column=label: dataset={} has the columns text, stars; choose one with --label_column."),
+        ("x.csv", "text,label\na,1\nb,\nc,0\n", f"label_column=label: 1 of 3 rows of dataset={{}} {NO_VALUE}"),
+        ("x.csv", "text,label\n,1\n,0\nc,0\n", f"text_column=text: 2 of 3 rows of dataset={{}} {NO_VALUE}"),
+        ("x.csv", "text,label\na,yes\nb,yes\n",
+         "label_column=label: every row has 'yes', there is nothing to tell apart; add rows, or name another column."),
+        ("x.csv", "text,label\n1.5,yes\n2,no\n",
+         "text_column=text: holds Value('float64'), no text; name the column of the texts."),
+        ("x.csv", "text,label\na,yes\n", "dataset={}: a single row cannot be split; give more."),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_learned_from_is_one_line(recipe, cache, monkeypatch, tmp_path, name, content, message):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    file = tmp_path / name
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ValueError, match=r"\A.+\Z") as error:
+        recipe.load_examples(DataArguments(dataset=str(file)), "label", 0)
+    assert str(error.value) == message.format(file)
+
+
+@pytest.mark.parametrize("content", ["", "text,label\n"])
+def test_an_empty_file_is_one_line(recipe, cache, monkeypatch, tmp_path, content):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    file = tmp_path / "x.csv"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"\A.+x\.csv: cannot be loaded \(.*\); correct the file\.\Z"):
+        recipe.load_examples(DataArguments(dataset=str(file)), "label", 0)
+
+
 # From texts to numbers
 
 

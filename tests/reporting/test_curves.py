@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from matplotlib.figure import Figure
 
-from hfwarmup.reporting.curves import MAX_POINTS, plot_learning_rates, plot_losses, plot_schedules
+from hfwarmup.reporting.curves import MAX_POINTS, plot_learning_rates, plot_losses, plot_schedules, plot_step_sizes
 
 PLANNED = [0.0, 0.5, 1.0, 0.75, 0.25]
 APPLIED = [(0, 0.0), (1, 0.5), (2, 1.0)]
@@ -113,3 +114,22 @@ def test_the_suffix_chooses_the_format(suffix, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     else:
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_a_huge_loss_does_not_flatten_the_others(tmp_path, figures):
+    """The lowest loss is 1 below the first, so the picture ends 1 above it; what is higher is marked at that edge."""
+    points = [(0.5, 2.5e4), (0.1, 6.0), (0.2, 8.5), (1.0, math.inf), (2.0, math.nan)]
+    plot_step_sizes(tmp_path / "steps.png", start_loss=7.0, series={"one": points}, marks={"peak": 0.1, "eta_c": 0.15})
+    (axes,) = figures[0].axes
+    low, high = axes.get_ylim()
+    assert (low, high) == (pytest.approx(5.9), 8.0)
+    assert lines_of(axes)["_above"] == [(0.5, 8.0), (0.2, 8.0), (1.0, 8.0), (2.0, 8.0)]
+    assert lines_of(axes)["one"][:3] == [(0.1, 6.0), (0.2, 8.5), (0.5, 2.5e4)]
+    assert set(legend_of(axes)) == {"one", "before the step 7", "peak 0.1", "eta_c 0.15"}
+
+
+def test_where_no_step_lowers_the_loss_the_picture_ends_at_twice_the_first(tmp_path, figures):
+    plot_step_sizes(tmp_path / "steps.png", start_loss=7.0, series={"one": [(0.1, 9.0)]}, marks={"peak": 0.1})
+    (axes,) = figures[0].axes
+    assert axes.get_ylim()[1] == 14.0
+    assert lines_of(axes)["_above"] == []

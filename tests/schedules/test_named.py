@@ -392,9 +392,11 @@ ERRORS = [
     ("hfwarmup", {"warmup": "noam", "decay": "cosine", "d_model": 512},
      "d_model=512 with decay='cosine': Vaswani's rate needs decay='inverse_sqrt'."),
     ("untuned_linear", {"warmup_steps": 5},
-     "warmup_steps=5: warmup='untuned_linear' takes its length from beta2; leave warmup_steps at 0."),
+     "num_warmup_steps=5: warmup='untuned_linear' takes its length from beta2; "
+     "leave num_warmup_steps (warmup_steps) at 0."),
     ("gi_warmup", {"warmup_steps": 5},
-     "warmup_steps=5: warmup='gi' takes its length from beta2; leave warmup_steps at 0."),
+     "num_warmup_steps=5: warmup='gi' takes its length from beta2; "
+     "leave num_warmup_steps (warmup_steps) at 0."),
     # impossible levels
     ("exponential_warmup", {"initial_lr": 0.0},
      "warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7."),
@@ -431,30 +433,33 @@ ERRORS = [
     ("radam_warmup", {"beta2": 0.6}, "beta2=0.6: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'."),
     # impossible lengths
     ("gradual_warmup", {"warmup_steps": 101},
-     "warmup_steps=101 > total steps=100: the peak is never reached; lower warmup_steps or raise max_steps."),
-    ("gradual_warmup", {"warmup_steps": -1}, "warmup_steps=-1: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": 1.5}, "warmup_steps=1.5: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": True}, "warmup_steps=True: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": NAN}, "warmup_steps=nan: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": INF}, "warmup_steps=inf: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": "10"}, "warmup_steps=10: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"warmup_steps": "ten"}, "warmup_steps=ten: give a whole number of updates, 0 or more."),
+     "num_warmup_steps=101 > num_training_steps=100: the peak is never reached; "
+     "lower num_warmup_steps (warmup_steps) or raise num_training_steps (max_steps)."),
+    ("gradual_warmup", {"warmup_steps": -1}, "num_warmup_steps=-1: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": 1.5}, "num_warmup_steps=1.5: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": True}, "num_warmup_steps=True: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": NAN}, "num_warmup_steps=nan: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": INF}, "num_warmup_steps=inf: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": "10"}, "num_warmup_steps=10: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"warmup_steps": "ten"}, "num_warmup_steps=ten: give a whole number of updates, 0 or more."),
     ("gradual_warmup", {"warmup_steps": None},
-     "warmup='gradual' needs warmup_steps: the number of updates to the peak."),
-    ("gradual_warmup", {"total_steps": NAN}, "total_steps=nan: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"total_steps": INF}, "total_steps=inf: give a whole number of updates, 0 or more."),
-    ("gradual_warmup", {"total_steps": -5}, "total_steps=-5: give a whole number of updates, 0 or more."),
-    ("warmup_cosine", {"total_steps": None}, "decay='cosine' needs total_steps: the number of updates of the run."),
+     "warmup='gradual' needs num_warmup_steps: the number of updates to the peak."),
+    ("gradual_warmup", {"total_steps": NAN}, "num_training_steps=nan: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"total_steps": INF}, "num_training_steps=inf: give a whole number of updates, 0 or more."),
+    ("gradual_warmup", {"total_steps": -5}, "num_training_steps=-5: give a whole number of updates, 0 or more."),
+    ("warmup_cosine", {"total_steps": None},
+     "decay='cosine' needs num_training_steps: the number of updates of the run."),
     ("noam", {"warmup_steps": 0},
-     "warmup_steps=0: noam's rate is defined by its warmup; set warmup_steps to 1 or more."),
+     "num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more."),
     ("untuned_linear", {"warmup_steps": None},
      "warmup='untuned_linear' needs beta2: the second beta of Adam, for example 0.999."),
     ("untuned_linear", {"warmup_steps": 0, "beta2": 0.99},
-     "warmup='untuned_linear' takes 2 / (1 - beta2) = 200 updates at beta2=0.99, more than the run's 100; "
-     "lower beta2, raise max_steps, or choose a warmup with warmup_steps."),
+     "warmup='untuned_linear' takes 2 / (1 - beta2) = 200 updates at beta2=0.99, more than "
+     "num_training_steps=100; lower beta2, raise num_training_steps (max_steps), or choose a warmup with "
+     "num_warmup_steps."),
     ("warmup_wsd", {"stable_ratio": 0.05},
-     "stable_ratio=0.05 ends the stable phase at update 5, before warmup_steps=10; "
-     "raise stable_ratio or lower warmup_steps."),
+     "stable_ratio=0.05 ends the stable phase at update 5, before num_warmup_steps=10; "
+     "raise stable_ratio or lower num_warmup_steps (warmup_steps)."),
     ("hfwarmup", {"decay": "step"}, "decay='step' needs step_size: the updates between two steps."),
     # impossible peaks
     ("gradual_warmup", {"peak": -1.0}, "peak_lr=-1.0: give a finite learning rate, 0 or more."),

@@ -96,7 +96,7 @@ def test_a_group_may_have_a_warmup_of_its_own_length(step, expected):
 
 def test_a_warmup_stretched_beyond_the_run_is_an_error():
     spec = dataclasses.replace(spec_of(), warmup_stretch=[11.0])
-    with pytest.raises(ValueError, match=r"^warmup_steps=110 > total steps=100: the peak is never reached"):
+    with pytest.raises(ValueError, match=r"^num_warmup_steps=110 > num_training_steps=100: the peak is never reached"):
         spec.learning_rates(0)
 
 
@@ -221,6 +221,19 @@ def test_a_users_own_schedule_differs_by_name_options_and_lengths(own_name):
     }
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-3, None, "0.1"])
+def test_a_users_own_schedule_that_gives_no_learning_rate_is_an_error(value, monkeypatch):
+    monkeypatch.setattr("hfwarmup.schedules.named._factories", {})
+    add_schedule("broken", lambda **_: lambda step: 0.5 if step < 3 else value)
+    spec = spec_of("broken", peak_lrs=[1.0, 2.0])
+    assert spec.learning_rates(2) == [0.5, 0.5]
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the whole text is compared
+        spec.learning_rates(3)
+    assert str(error.value) == (
+        f"schedule 'broken': learning rate {value!r} at update 3; return a finite number, 0 or more."
+    )
+
+
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match=r"^unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'\?"):
         spec_of("warmup_cosin").learning_rates(0)
@@ -233,7 +246,7 @@ def test_numbers_of_numpy_are_taken_and_kept_as_pythons_own():
     assert json.loads(json.dumps(spec.to_dict())) == own.to_dict()
     assert spec.learning_rates(57) == own.learning_rates(57)
     for refused in (True, np.True_):
-        with pytest.raises(ValueError, match=r"^warmup_steps=True: give a whole number of updates, 0 or more\.$"):
+        with pytest.raises(ValueError, match=r"^num_warmup_steps=True: give a whole number of updates, 0 or more\.$"):
             spec_of(warmup_steps=refused).learning_rates(0)
 
 

@@ -250,7 +250,7 @@ def test_a_schedule_that_cannot_be_laid_anew_stays_what_it_was():
     optimizer = optimizer_of(1.0)
     scheduler = scheduler_of(optimizer, "warmup_linear", initial_lr=0.0)
     before = scheduler.state_dict()
-    with pytest.raises(ValueError, match=r"^warmup_steps=9 > total steps=5"):
+    with pytest.raises(ValueError, match=r"^num_warmup_steps=9 > num_training_steps=5: "):
         scheduler.replan(peak_scale=1.0, num_warmup_steps=9, num_training_steps=5)
     assert scheduler.state_dict() == before
 
@@ -417,6 +417,15 @@ AFTER_ERRORS = [
         "shape='radam' does not reach the peak at an update of your choice; use for example 'gradual'.",
     ),
     (
+        lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=2, shape="exponentiel"),
+        "shape='exponentiel'; did you mean 'exponential'? "
+        "Choose one of linear, gradual, exponential, cosine, polynomial, saturating, constant.",
+    ),
+    (
+        lambda optimizer: hfwarmup.warmup(optimizer, num_warmup_steps=2),
+        "after is of type SGD; give a torch scheduler, for example StepLR(…).",
+    ),
+    (
         lambda optimizer: hfwarmup.warmup(scheduler_of(optimizer, "warmup_linear"), num_warmup_steps=2),
         "after is a WarmupScheduler, which has its own warmup; choose its decay instead.",
     ),
@@ -427,7 +436,7 @@ AFTER_ERRORS = [
     ),
     (
         lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=-2),
-        "warmup_steps=-2: give a whole number of updates, 0 or more.",
+        "num_warmup_steps=-2: give a whole number of updates, 0 or more.",
     ),
 ]
 
