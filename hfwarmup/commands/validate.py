@@ -62,8 +62,9 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
     read = read_arguments(types, ["--config", str(config)])
     settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
     values = {setting.name: setting.value for setting in settings}
-    for model in (item for item in read if isinstance(item, ModelArguments) and item.model_type and not item.model):
-        _check_new_model(config, model, block_size=values.get("block_size", 512))
+    for model in (item for item in read if isinstance(item, ModelArguments)):
+        if not model.model and (model.model_type or model.overrides):  # else a flag of the launch names it
+            _check_new_model(config, model, block_size=values.get("block_size", 512))
     return values
 
 

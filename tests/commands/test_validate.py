@@ -79,6 +79,7 @@ def test_a_number_that_no_run_can_have_is_a_mistake_with_its_line(config):
         ("model_type: gpt9", "3: model_type='gpt9' is no architecture of transformers; did you mean 'gptj'?"),
         ("model_type: gpt2\nconfig_overrides: {n_emb: 64}",
          "4: config_overrides: gpt2 has no setting 'n_emb'; did you mean 'n_embd'?"),
+        ("config_overrides: {hidden_size: 64}", "3: no model is named; "),
         ("model_type: llama\nconfig_overrides: {hidden_size: 64, num_attention_heads: 3}",
          "4: config_overrides={'hidden_size': 64, 'num_attention_heads': 3}: llama cannot be built so ("),
     ],
