@@ -139,7 +139,8 @@ def make_trainer(tmp_path_factory):
             {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
         )
         set_seed(0)
-        model = build_model(AutoModelForCausalLM, ModelArguments(config_overrides=overrides), tokenizer, BLOCK_SIZE)
+        new = ModelArguments(model_type="llama", config_overrides=overrides)
+        model = build_model(AutoModelForCausalLM, new, tokenizer, BLOCK_SIZE)
         args = sft_arguments(
             BLOCK_SIZE,
             **{
