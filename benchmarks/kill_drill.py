@@ -27,7 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ("pretrain_clm", "pretrain_mlm", "finetune_classification", "train_seq2seq", "train_timeseries")
+RECIPES = (
+    "pretrain_clm",
+    "pretrain_mlm",
+    "finetune_classification",
+    "finetune_sft",
+    "train_seq2seq",
+    "train_timeseries",
+    "accelerate_loop",
+)
 POLL_SECONDS = 0.002
 A_LOGGED_UPDATE = re.compile(r"update \d+ of \d+: loss ")
 """How a recipe says an update, with logging_steps=1."""
