@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import hfwarmup
 from hfwarmup.cli import app
 from hfwarmup.measuring.critical_lr import critical_lr
 from hfwarmup.recipe_files import import_script
@@ -132,6 +133,7 @@ def hfwarmup_says(words: list[str]) -> str:
 
 def found_lr(script: Path, words: list[str], *, range_updates: int) -> FoundLr:
     """What find-lr measures, without building the recipe's data; its settings are read as the recipe does."""
+    hfwarmup.register()
     read_arguments(import_script(script).ARGUMENTS, words)
     critical = critical_lr(lambda lr: (1 - 7 * lr) ** 2, start=1.0, upper=10.0)
     return FoundLr(critical=critical, range_test=None, peak_lr=1e-3, warmup_steps=10, optimizer="AdamW")
