@@ -128,9 +128,10 @@ def add_schedule(name: str, factory: ScheduleFactory) -> None:
 
 
 def _same_function(one: ScheduleFactory, other: ScheduleFactory) -> bool:
-    """Whether two objects are one function, or come from one definition that was run twice."""
+    """Whether two objects are one function, or come from one definition that was run twice; lambdas have no name."""
     origins = [(getattr(item, "__module__", None), getattr(item, "__qualname__", None)) for item in (one, other)]
-    return one is other or (origins[0] == origins[1] and origins[0][1] is not None)
+    is_named = origins[0][1] is not None and "<lambda>" not in origins[0][1]
+    return one is other or (is_named and origins[0] == origins[1])
 
 
 def schedule_names() -> list[str]:

@@ -37,16 +37,25 @@ def measured(trainer, name):
     return {entry["step"]: entry[key] for entry in trainer.state.log_history if key in entry}
 
 
-def test_a_run_with_it_and_one_without_end_bit_identical(make_trainer):
+def with_and_without(make, **options):
+    """Two trained Trainers of `make()` that end bit-identical; the one that was watched is given back."""
     ends = []
     for watch in (False, True):
-        trainer = make_trainer(trainer={"model": dropping_llama()}, gradient_accumulation_steps=2, **LOGGED)
+        trainer = make()
         if watch:
-            watch_warmup(trainer)
+            watch_warmup(trainer, **options)
+        set_seed(1)
         trainer.train()
         ends.append([p.detach().clone() for p in trainer.model.parameters()])
-    assert measured(trainer, "effective_rank")
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+    return trainer
+
+
+def test_a_run_with_it_and_one_without_end_bit_identical(make_trainer):
+    trainer = with_and_without(
+        lambda: make_trainer(trainer={"model": dropping_llama()}, gradient_accumulation_steps=2, **LOGGED)
+    )
+    assert measured(trainer, "effective_rank")
 
 
 def test_modes_gradients_and_random_state_are_as_before(make_trainer):
@@ -429,15 +438,8 @@ def test_a_sharpness_that_cannot_be_measured_is_a_warning(make_trainer, caplog, 
 
 
 def test_measuring_the_sharpness_leaves_the_training_as_it_is(make_trainer):
-    ends = []
-    for watch in (False, True):
-        trainer = make_trainer(trainer={"model": dropping_llama()}, **LOGGED)
-        if watch:
-            watch_warmup(trainer, sharpness=True)
-        trainer.train()
-        ends.append([p.detach().clone() for p in trainer.model.parameters()])
+    trainer = with_and_without(lambda: make_trainer(trainer={"model": dropping_llama()}, **LOGGED), sharpness=True)
     assert measured(trainer, "sharpness_ratio")
-    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 class Shift(torch.nn.Module):
@@ -495,15 +497,8 @@ class Masking:
 
 
 def test_a_collator_that_draws_from_its_own_generator_draws_the_same(make_trainer):
-    ends = []
-    for watch in (False, True):
-        trainer = make_trainer(trainer={"data_collator": Masking()}, **LOGGED)
-        if watch:
-            watch_warmup(trainer)
-        trainer.train()
-        ends.append([p.detach().clone() for p in trainer.model.parameters()])
+    trainer = with_and_without(lambda: make_trainer(trainer={"data_collator": Masking()}, **LOGGED))
     assert measured(trainer, "effective_rank")
-    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 class Locked:
@@ -524,15 +519,8 @@ def test_a_collator_that_cannot_be_copied_serves_as_it_is(make_trainer):
 
 
 def test_data_that_draw_give_what_they_would_have_given(make_trainer):
-    ends = []
-    for watch in (False, True):
-        trainer = make_trainer(trainer={"train_dataset": Noisy()}, **LOGGED)
-        if watch:
-            watch_warmup(trainer)
-        set_seed(1)
-        trainer.train()
-        ends.append([p.detach().clone() for p in trainer.model.parameters()])
-    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+    trainer = with_and_without(lambda: make_trainer(trainer={"train_dataset": Noisy()}, **LOGGED))
+    assert measured(trainer, "effective_rank")
 
 
 def test_a_matrix_that_begins_at_zero_is_no_measure(make_trainer, tiny_llama):

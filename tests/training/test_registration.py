@@ -286,6 +286,13 @@ def test_a_function_that_is_defined_again_takes_the_place_of_the_one_before(make
     assert probe.rates == [0.5]
 
 
+def test_two_lambdas_are_not_one_function(monkeypatch):
+    monkeypatch.setattr(named, "_factories", {})
+    hfwarmup.register("of_a_lambda", lambda **_: lambda _: 1.0)
+    with pytest.raises(ValueError, match=r"^schedule 'of_a_lambda' exists already; choose another name\.$"):
+        hfwarmup.register("of_a_lambda", lambda **_: lambda _: 2.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
