@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from hfwarmup.training.console import leave_process_group
+
 
 def run_on_ranks(function: Callable[[int, Path], Any], folder: Path, *, num_processes: int = 2) -> list[Any]:
     """What `function(rank, folder)`, a module's own, gives on each rank; the folder is common and empty."""
@@ -26,4 +28,4 @@ def _rank(rank: int, function: Callable[[int, Path], Any], folder: Path, num_pro
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=num_processes)
     torch.save(function(rank, folder), folder / f"rank{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group()

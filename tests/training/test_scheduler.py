@@ -1064,26 +1064,30 @@ import json, sys
 import torch
 from accelerate import Accelerator
 from hfwarmup import WarmupScheduler
+from hfwarmup.training.console import run_recipe
 
-accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-loader = torch.utils.data.DataLoader(torch.ones(48, 2), batch_size=2)
-scheduler = WarmupScheduler(optimizer, "warmup_cosine", num_warmup_steps=3, num_training_steps=12)
-model, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
-applied = []
-for _ in range(2):  # 12 batches a rank and epoch, 6 updates
-    for batch in loader:
-        with accelerator.accumulate(model):
-            accelerator.backward(model(batch).sum())
-            if accelerator.sync_gradients:
-                applied.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-with open(f"{sys.argv[1]}/rank{accelerator.process_index}.json", "w") as file:
-    json.dump({"processes": accelerator.num_processes, "applied": applied}, file)
-accelerator.end_training()
+def main():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(torch.ones(48, 2), batch_size=2)
+    scheduler = WarmupScheduler(optimizer, "warmup_cosine", num_warmup_steps=3, num_training_steps=12)
+    model, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+    applied = []
+    for _ in range(2):  # 12 batches a rank and epoch, 6 updates
+        for batch in loader:
+            with accelerator.accumulate(model):
+                accelerator.backward(model(batch).sum())
+                if accelerator.sync_gradients:
+                    applied.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+    with open(f"{sys.argv[1]}/rank{accelerator.process_index}.json", "w") as file:
+        json.dump({"processes": accelerator.num_processes, "applied": applied}, file)
+    accelerator.wait_for_everyone()
+
+run_recipe(main)  # the group must outlive the model that is wrapped, see leave_process_group
 """
 
 
