@@ -17,11 +17,11 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, Trainer, default_data_collator
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments, plan_training
-from hfwarmup.training.data import prepare_data
-from hfwarmup.training.model import build_model
-from hfwarmup.training.monitor import watch_warmup
-from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.recipe.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.data import prepare_data
+from hfwarmup.recipe.model import build_model
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.trainer.monitor import watch_warmup
 
 CONFIG = Path(__file__).parents[1] / "configs/pretrain_clm/stdlib.yaml"
 EVENTS = ("on_train_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log")

@@ -19,9 +19,9 @@ from functools import partial
 import datasets
 from datasets import Dataset, concatenate_datasets
 
-from hfwarmup.training.arguments import DataArguments
-from hfwarmup.training.corpus import load_corpus
-from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer, pack, tokenize
+from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.recipe.corpus import load_corpus
+from hfwarmup.recipe.data import IGNORED_LABEL, build_tokenizer, pack, tokenize
 
 BLOCK_SIZE = 256  # tokens
 REPEATS = 3

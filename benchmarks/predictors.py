@@ -100,8 +100,8 @@ def train(cell: Cell) -> dict[str, Any]:
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     import hfwarmup
-    from hfwarmup.training.callbacks import NonFiniteGuard
-    from hfwarmup.training.monitor import watch_warmup
+    from hfwarmup.trainer.callbacks import NonFiniteGuard
+    from hfwarmup.trainer.monitor import watch_warmup
 
     torch.set_num_threads(1)
     hfwarmup.register()
@@ -176,9 +176,9 @@ def finetuned_bert() -> tuple[Any, ...]:
 def _language_model(model_type: str, overrides: dict[str, Any], block_size: int) -> tuple[Any, ...]:
     from transformers import AutoModelForCausalLM, default_data_collator
 
-    from hfwarmup.training.arguments import DataArguments, ModelArguments
-    from hfwarmup.training.data import prepare_data
-    from hfwarmup.training.model import build_model
+    from hfwarmup.recipe.arguments import DataArguments, ModelArguments
+    from hfwarmup.recipe.data import prepare_data
+    from hfwarmup.recipe.model import build_model
 
     data = prepare_data(DataArguments(block_size=block_size, **STDLIB))
     arguments = ModelArguments(model_type=model_type, config_overrides=json.dumps(overrides))
@@ -188,9 +188,9 @@ def _language_model(model_type: str, overrides: dict[str, Any], block_size: int)
 
 def _bert(auto_class: Any) -> tuple[Any, Any]:
     """transformers' BERT, whose blocks end with their LayerNorm, and the corpus in blocks of 64 tokens."""
-    from hfwarmup.training.arguments import DataArguments, ModelArguments
-    from hfwarmup.training.data import prepare_data
-    from hfwarmup.training.model import build_model
+    from hfwarmup.recipe.arguments import DataArguments, ModelArguments
+    from hfwarmup.recipe.data import prepare_data
+    from hfwarmup.recipe.model import build_model
 
     data = prepare_data(DataArguments(block_size=64, vocab_size=1024), special_tokens={"mask_token": "<|mask|>"})
     data.tokenizer.pad_token = data.tokenizer.eos_token
@@ -221,8 +221,8 @@ def _package_samples(tokenizer: Any) -> tuple[dict[str, list[Any]], dict[str, li
     """Blocks of 64 tokens of the files of the 12 packages with most files, split as the corpus is."""
     from collections import Counter
 
-    from hfwarmup.training.arguments import DataArguments
-    from hfwarmup.training.corpus import load_corpus
+    from hfwarmup.recipe.arguments import DataArguments
+    from hfwarmup.recipe.corpus import load_corpus
 
     corpus = load_corpus(DataArguments(**STDLIB))
     counts = Counter(source.split("/")[0] for source in corpus["train"]["source"] if "/" in source)

@@ -83,18 +83,18 @@ def train(side: str, steps: int) -> dict[str, float]:
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
     import hfwarmup
-    from hfwarmup.training.arguments import (
+    from hfwarmup.recipe.arguments import (
         DataArguments,
         ModelArguments,
         RecipeArguments,
         WarmupArguments,
         plan_training,
     )
-    from hfwarmup.training.callbacks import NonFiniteGuard
-    from hfwarmup.training.data import prepare_data
-    from hfwarmup.training.model import build_model
-    from hfwarmup.training.parsing import parse_arguments
-    from hfwarmup.training.recorder import RunRecorder
+    from hfwarmup.recipe.data import prepare_data
+    from hfwarmup.recipe.model import build_model
+    from hfwarmup.recipe.parsing import parse_arguments
+    from hfwarmup.trainer.callbacks import NonFiniteGuard
+    from hfwarmup.trainer.recorder import RunRecorder
 
     ticks = []
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from hfwarmup.reporting.page import write_report
-from hfwarmup.reporting.run_data import read_run
+from hfwarmup.run_folder.data import read_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/pretrain_clm/stdlib.yaml"

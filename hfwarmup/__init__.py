@@ -10,26 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfwarmup.optim.gi_adam import GIAdamW
+    from hfwarmup.optim.scheduler import WarmupScheduler
+    from hfwarmup.optim.warmup import warmup
     from hfwarmup.planning.durations import Duration, parse_duration
     from hfwarmup.planning.plan import Plan, plan_run
     from hfwarmup.schedules.named import get_schedule
-    from hfwarmup.training.gi_adam import GIAdamW
-    from hfwarmup.training.registration import register
-    from hfwarmup.training.scheduler import WarmupScheduler
-    from hfwarmup.training.wrap import warmup
+    from hfwarmup.trainer.registration import register
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Duration": "hfwarmup.planning.durations",
-    "GIAdamW": "hfwarmup.training.gi_adam",
+    "GIAdamW": "hfwarmup.optim.gi_adam",
     "Plan": "hfwarmup.planning.plan",
-    "WarmupScheduler": "hfwarmup.training.scheduler",
+    "WarmupScheduler": "hfwarmup.optim.scheduler",
     "get_schedule": "hfwarmup.schedules.named",
     "parse_duration": "hfwarmup.planning.durations",
     "plan_run": "hfwarmup.planning.plan",
-    "register": "hfwarmup.training.registration",
-    "warmup": "hfwarmup.training.wrap",
+    "register": "hfwarmup.trainer.registration",
+    "warmup": "hfwarmup.optim.warmup",
 }
 
 __all__ = [  # noqa: RUF022  in the order of use

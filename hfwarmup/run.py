@@ -31,7 +31,7 @@ def main() -> None:
     if not target:
         sys.exit(f"error: nothing to run.\n{__doc__}")
     script = None if as_module else _find_script(target[0])
-    from hfwarmup.training.registration import register
+    from hfwarmup.trainer.registration import register
 
     register()
     sys.argv = target

@@ -28,9 +28,8 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import rotate_checkpoints
 
 import hfwarmup
-from hfwarmup.reporting.card import write_card
-from hfwarmup.reporting.run import draw_run
-from hfwarmup.training.arguments import (
+from hfwarmup.optim.groups import stretch_warmup
+from hfwarmup.recipe.arguments import (
     DataArguments,
     ModelArguments,
     RecipeArguments,
@@ -38,17 +37,18 @@ from hfwarmup.training.arguments import (
     plan_training,
     read_map,
 )
-from hfwarmup.training.baselines import next_token_targets, unigram_loss
-from hfwarmup.training.callbacks import NonFiniteGuard, WarmupCallback
-from hfwarmup.training.console import run_recipe, speak_from_rank_zero
-from hfwarmup.training.data import prepare_data
-from hfwarmup.training.model import build_model
-from hfwarmup.training.optim import stretch_warmup
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.progress import progress_of
-from hfwarmup.training.recorder import RunRecorder
-from hfwarmup.training.run_folder import find_checkpoint
+from hfwarmup.recipe.baselines import next_token_targets, unigram_loss
+from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
+from hfwarmup.recipe.data import prepare_data
+from hfwarmup.recipe.model import build_model
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.recipe.precision import settle_compile
+from hfwarmup.recipe.run import draw_run
+from hfwarmup.reporting.card import write_card
+from hfwarmup.run_folder.checkpoints import find_checkpoint
+from hfwarmup.trainer.callbacks import NonFiniteGuard, WarmupCallback
+from hfwarmup.trainer.progress import progress_of
+from hfwarmup.trainer.recorder import RunRecorder
 
 logger = logging.getLogger("hfwarmup.recipe")
 

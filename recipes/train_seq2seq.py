@@ -31,26 +31,26 @@ from transformers import (
 )
 
 import hfwarmup
-from hfwarmup.reporting.run import finish_run
-from hfwarmup.reporting.tracking import track_plan
-from hfwarmup.training.arguments import (
+from hfwarmup.recipe.arguments import (
     DataArguments,
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
     plan_training,
 )
-from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
-from hfwarmup.training.console import run_recipe, speak_from_rank_zero
-from hfwarmup.training.corpus import load_corpus
-from hfwarmup.training.data import IGNORED_LABEL, build_tokenizer
-from hfwarmup.training.metrics import load_metric
-from hfwarmup.training.model import build_model
-from hfwarmup.training.monitor import watch_warmup
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.recorder import RunRecorder
-from hfwarmup.training.run_folder import find_checkpoint, train_to_end
+from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
+from hfwarmup.recipe.corpus import load_corpus
+from hfwarmup.recipe.data import IGNORED_LABEL, build_tokenizer
+from hfwarmup.recipe.metrics import load_metric
+from hfwarmup.recipe.model import build_model
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.recipe.precision import settle_compile
+from hfwarmup.recipe.run import finish_run
+from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
+from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
 

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, default_data_collator, set_seed
 
 import hfwarmup
-from hfwarmup.reporting.run import finish_run
-from hfwarmup.reporting.tracking import track_plan
-from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
-from hfwarmup.training.callbacks import NonFiniteGuard, PlanKeeper
-from hfwarmup.training.console import run_recipe, speak_from_rank_zero
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.precision import settle_compile
-from hfwarmup.training.recorder import RunRecorder
-from hfwarmup.training.run_folder import find_checkpoint, train_to_end
+from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.recipe.precision import settle_compile
+from hfwarmup.recipe.run import finish_run
+from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
+from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
 

@@ -19,7 +19,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from ruamel.yaml import YAML
 
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*/*.yaml") if path.parent.name != "accelerate")

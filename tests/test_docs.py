@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 import hfwarmup
 from hfwarmup.cli import app
 from hfwarmup.measuring.critical_lr import critical_lr
-from hfwarmup.recipe_files import import_script
+from hfwarmup.planning.recipe_files import import_script
+from hfwarmup.recipe.parsing import read_arguments
 from hfwarmup.schedules.named import SCHEDULES
-from hfwarmup.training.find_lr import FoundLr
-from hfwarmup.training.parsing import read_arguments
+from hfwarmup.trainer.find_lr import FoundLr
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -142,8 +142,8 @@ def found_lr(script: Path, words: list[str], *, range_updates: int) -> FoundLr:
 @pytest.mark.parametrize("line", sorted({shlex.join(words[1:]) for words in calls("hfwarmup")}))
 def test_a_command_of_hfwarmup_works(line, here, monkeypatch):
     words = shlex.split(line)
-    monkeypatch.setattr("hfwarmup.training.find_lr.find_lr", found_lr)
-    write_run = runpy.run_path(str(ROOT / "tests/reporting/run_folders.py"))["write_run"]
+    monkeypatch.setattr("hfwarmup.trainer.find_lr.find_lr", found_lr)
+    write_run = runpy.run_path(str(ROOT / "tests/run_folders.py"))["write_run"]
     for word in words:
         if word.startswith("runs/"):
             write_run(here / word, measured=True, warmup_steps=6, peak_lr=2e-3)

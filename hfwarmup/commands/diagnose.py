@@ -15,13 +15,13 @@ def diagnose(
 
     The report of the run shows the same.
     """
-    from hfwarmup.reporting.run_data import read_run
+    from hfwarmup.run_folder.data import read_run
 
     for run in runs:
         diagnosis = read_run(run).diagnosis
         if diagnosis is None:
             raise ValueError(
                 f"{run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
-                "hfwarmup.training.recorder among its callbacks, as recipes do."
+                "hfwarmup.trainer.recorder among its callbacks, as recipes do."
             )
         typer.echo(f"{run}: {diagnosis}")

@@ -25,8 +25,8 @@ def env() -> None:
     import torch
     from accelerate.commands.config.config_args import default_config_file
 
-    from hfwarmup.training.precision import choose_precision
-    from hfwarmup.training.provenance import RECORDED_VARIABLES, installed_version
+    from hfwarmup.recipe.precision import choose_precision
+    from hfwarmup.trainer.provenance import RECORDED_VARIABLES, installed_version
 
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     precision, reason = choose_precision(device)

@@ -12,7 +12,7 @@ from hfwarmup.commands.shared import ConfigArgument, check_output, script_for
 
 if TYPE_CHECKING:
     from hfwarmup.measuring.range_test import RangeTest
-    from hfwarmup.training.find_lr import FoundLr
+    from hfwarmup.trainer.find_lr import FoundLr
 
 LIMITS = """\
 What this says: along the optimizer's first step on one batch, eta_c is where the loss stops falling. Larger first steps
@@ -37,7 +37,7 @@ def find_lr(
     if range_updates < 3 and range_updates != 0:
         raise ValueError(f"range_updates={range_updates}: give 3 or more, or 0 for no range test.")
     script = script_for(config)
-    from hfwarmup.training.find_lr import find_lr as run
+    from hfwarmup.trainer.find_lr import find_lr as run
 
     found = run(script, ["--config", str(config), *context.args], range_updates=range_updates)
     typer.echo(_report(found))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfwarmup.recipe_files import CONFIGS, config_folder, find_recipe
+from hfwarmup.planning.recipe_files import CONFIGS, config_folder, find_recipe
 
 
 def init(

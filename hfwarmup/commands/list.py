@@ -7,7 +7,7 @@ import textwrap
 
 import typer
 
-from hfwarmup.recipe_files import config_folder, find_recipe, recipe_names, summary
+from hfwarmup.planning.recipe_files import config_folder, find_recipe, recipe_names, summary
 from hfwarmup.schedules.named import SCHEDULES
 
 _INDENT = 26

@@ -24,7 +24,7 @@ def report(
 
     A run that is still being made is shown as far as it is.
     """
-    from hfwarmup.reporting.run_data import read_runs
+    from hfwarmup.run_folder.data import read_runs
 
     check_output(output, [".html"])
     path = output or (runs[0] if len(runs) == 1 else Path()) / "report.html"

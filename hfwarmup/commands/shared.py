@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from hfwarmup.planning.aliases import moved_to
 from hfwarmup.planning.config import ConfigError, load_config, unknown_key
-from hfwarmup.planning.moved import moved_to
+from hfwarmup.planning.recipe_files import find_script, packs_blocks
 from hfwarmup.planning.settings import PlanSettings
-from hfwarmup.recipe_files import find_script, packs_blocks
 
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes every setting as --key value."""

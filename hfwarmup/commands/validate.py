@@ -9,11 +9,11 @@ import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings, script_for
 from hfwarmup.planning.config import ConfigError, load_config
+from hfwarmup.planning.recipe_files import find_recipe, import_script
 from hfwarmup.planning.settings import PlanSettings
-from hfwarmup.recipe_files import find_recipe, import_script
 
 if TYPE_CHECKING:
-    from hfwarmup.training.arguments import ModelArguments
+    from hfwarmup.recipe.arguments import ModelArguments
 
 
 def validate(
@@ -51,9 +51,9 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
 
     Raises ConfigError with all findings, or with what a new model cannot be built with.
     """
-    from hfwarmup.training.arguments import ModelArguments, RecipeArguments
-    from hfwarmup.training.parsing import read_arguments
-    from hfwarmup.training.registration import register
+    from hfwarmup.recipe.arguments import ModelArguments, RecipeArguments
+    from hfwarmup.recipe.parsing import read_arguments
+    from hfwarmup.trainer.registration import register
 
     register()
     types = getattr(import_script(script), "ARGUMENTS", None)
@@ -77,7 +77,7 @@ def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) ->
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
 
-    from hfwarmup.training.model import new_config
+    from hfwarmup.recipe.model import new_config
 
     end = "<|endoftext|>"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({end: 0})), bos_token=end, eos_token=end)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from hfwarmup.planning.moved import moved_to
+from hfwarmup.planning.aliases import moved_to
 from hfwarmup.schedules.options import did_you_mean
 
 

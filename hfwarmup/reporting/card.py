@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import Trainer
 
-from hfwarmup.reporting.facts import environment_of, facts_of, results_of
-from hfwarmup.reporting.run_data import read_run
+from hfwarmup.run_folder.data import read_run
+from hfwarmup.run_folder.facts import environment_of, facts_of, results_of
 
 TEMPLATE = Path(__file__).with_name("template") / "card.md"
 

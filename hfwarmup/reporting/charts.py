@@ -10,7 +10,7 @@ from plotly import graph_objects as go
 
 from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.panels import Line, Panel, thin
-from hfwarmup.reporting.run_data import Points, RunData
+from hfwarmup.run_folder.data import Points, RunData
 
 NUM_RUN_COLOURS = 8
 DIGITS = 6

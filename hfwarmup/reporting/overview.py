@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hfwarmup.reporting.curves import APPLIED, PLANNED, TRAIN, VALIDATION
 from hfwarmup.reporting.panels import Line, Panel, thin
-from hfwarmup.reporting.run_data import RunData
+from hfwarmup.run_folder.data import RunData
 
 MEASURED_COLOUR, SPIKE = "#0f7a5f", "#c0143c"
 RUN_COLOURS = ("#1f5fbf", "#c2470a", "#0f7a5f", "#8a3fa0", "#b01e45", "#756000", "#0a7488", "#565d6b")

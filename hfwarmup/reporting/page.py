@@ -12,11 +12,11 @@ from plotly.offline import get_plotlyjs
 
 from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.charts import describe_panel, draw_panel, run_colour
-from hfwarmup.reporting.facts import environment_of, facts_of, results_of, table_of
 from hfwarmup.reporting.overview import draw_overview
 from hfwarmup.reporting.panels import Panel, make_panels
-from hfwarmup.reporting.run_data import RunData
-from hfwarmup.training.run_files import write_atomically
+from hfwarmup.run_folder.data import RunData
+from hfwarmup.run_folder.facts import environment_of, facts_of, results_of, table_of
+from hfwarmup.run_folder.files import write_atomically
 
 
 def write_report(path: Path, runs: Sequence[RunData]) -> Path:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hfwarmup.measuring.spikes import find_spikes
 from hfwarmup.measuring.verdict import MEASURED
-from hfwarmup.reporting.run_data import Points, RunData, planned_rates
+from hfwarmup.run_folder.data import Points, RunData, planned_rates
 
 MAX_POINTS = 2000
 """A longer series is thinned to about as many points."""

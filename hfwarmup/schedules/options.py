@@ -104,7 +104,7 @@ class ScheduleOptions:
     min_lr: float = 0.0
     """learning rate below which plateau does not go"""
     weight_decay: Literal["coupled", "independent", "proportional", "constant"] = "coupled"
-    """what an update decays the weights by, see hfwarmup.training.weight_decay.decay_coefficient"""
+    """what an update decays the weights by, see hfwarmup.optim.weight_decay.decay_coefficient"""
 
     def __post_init__(self) -> None:
         _check_choice("warmup", self.warmup, WARMUP_OPTIONS)

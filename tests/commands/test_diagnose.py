@@ -42,5 +42,5 @@ def test_a_run_whose_warmup_is_not_on_record(run):
     assert result.exit_code == 1
     assert result.output.strip() == (
         f"error: {run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
-        "hfwarmup.training.recorder among its callbacks, as recipes do."
+        "hfwarmup.trainer.recorder among its callbacks, as recipes do."
     )

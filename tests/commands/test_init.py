@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
-from hfwarmup.recipe_files import config_folder, find_recipe
+from hfwarmup.planning.recipe_files import config_folder, find_recipe
 
 
 def run(*words):

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
-from hfwarmup.recipe_files import recipe_names
+from hfwarmup.planning.recipe_files import recipe_names
 from hfwarmup.schedules.named import SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -131,7 +131,7 @@ def test_no_file_and_an_empty_file_are_named_as_such(config, tmp_path):
 def test_a_script_of_ones_own_judges_its_configs(config):
     Path("mine.py").write_text(
         "from dataclasses import dataclass, field\n"
-        "from hfwarmup.training.arguments import RecipeArguments, WarmupArguments\n"
+        "from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments\n"
         "@dataclass(kw_only=True)\n"
         "class Own:\n"
         "    depth: int = field(default=3)\n"

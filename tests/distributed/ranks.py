@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from hfwarmup.training.console import leave_process_group
+from hfwarmup.recipe.console import leave_process_group
 
 
 def run_on_ranks(function: Callable[[int, Path], Any], folder: Path, *, num_processes: int = 2) -> list[Any]:

@@ -22,7 +22,7 @@ dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=1024)
 
 import hfwarmup
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
-from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
 
 class Rehearsal(TrainerCallback):
     rates = []

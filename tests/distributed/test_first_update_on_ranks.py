@@ -11,7 +11,7 @@ from ranks import run_on_ranks
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, set_seed
 
 import hfwarmup
-from hfwarmup.training.first_update import unwrapped
+from hfwarmup.trainer.first_update import unwrapped
 
 WORLD, UPDATES = 2, 4
 SETTINGS = {

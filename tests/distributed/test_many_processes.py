@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 
 import hfwarmup
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 UPDATES = 12

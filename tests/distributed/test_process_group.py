@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from hfwarmup.training.console import run_recipe
+from hfwarmup.recipe.console import run_recipe
 
 
 def test_the_group_outlives_the_model_that_a_recipe_has_wrapped():

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 import hfwarmup
-from hfwarmup.training.optim import stretch_warmup
+from hfwarmup.optim.groups import stretch_warmup
 
 UPDATES, BATCH, WORLD = 8, 4, 2
 MODES = ("coupled", "proportional", "independent", "constant")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, RAdam
 
 from hfwarmup.measuring.direction import loss_along, parameters_of, update_direction
-from hfwarmup.measuring.undisturbed import undisturbed
+from hfwarmup.measuring.preserving_state import undisturbed
 
 OPTIMIZERS = {
     "sgd": partial(SGD, lr=0.1),

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 import hfwarmup
-from hfwarmup.training import data as data_module
-from hfwarmup.training.data import prepare_data
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe import data as data_module
+from hfwarmup.recipe.data import prepare_data
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "configs" / "accelerate_loop" / "smoke.yaml"

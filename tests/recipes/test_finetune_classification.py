@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from transformers import EvalPrediction
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments
-from hfwarmup.training.corpus import load_corpus
-from hfwarmup.training.data import build_tokenizer
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.recipe.corpus import load_corpus
+from hfwarmup.recipe.data import build_tokenizer
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_classification"

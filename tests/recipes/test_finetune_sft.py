@@ -23,18 +23,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, s
 from trl import SFTConfig, SFTTrainer
 
 import hfwarmup
-from hfwarmup.training.arguments import (
+from hfwarmup.recipe.arguments import (
     DataArguments,
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
 )
-from hfwarmup.training.callbacks import NonFiniteGuard
-from hfwarmup.training.corpus import load_corpus
-from hfwarmup.training.model import build_model
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.recorder import RunRecorder
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe.corpus import load_corpus
+from hfwarmup.recipe.model import build_model
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.run_folder.files import read_learning_rates
+from hfwarmup.trainer.callbacks import NonFiniteGuard
+from hfwarmup.trainer.recorder import RunRecorder
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_sft"

@@ -23,13 +23,13 @@ from typer.testing import CliRunner
 
 import hfwarmup
 from hfwarmup.cli import app
-from hfwarmup.training.arguments import (
+from hfwarmup.recipe.arguments import (
     DataArguments,
     ModelArguments,
     RecipeArguments,
     WarmupArguments,
 )
-from hfwarmup.training.parsing import parse_arguments
+from hfwarmup.recipe.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "pretrain_clm.py"

@@ -18,10 +18,10 @@ import transformers
 from datasets import Dataset
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments
-from hfwarmup.training.data import build_tokenizer, pack, tokenize
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.recipe.data import build_tokenizer, pack, tokenize
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "pretrain_mlm"

@@ -16,12 +16,12 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
 
 import hfwarmup
-from hfwarmup.training.arguments import DataArguments, ModelArguments, WarmupArguments
-from hfwarmup.training.corpus import load_corpus
-from hfwarmup.training.data import build_tokenizer
-from hfwarmup.training.model import build_model
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.corpus import load_corpus
+from hfwarmup.recipe.data import build_tokenizer
+from hfwarmup.recipe.model import build_model
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_seq2seq"

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from transformers import Trainer
 
 import hfwarmup
-from hfwarmup.training.arguments import RecipeArguments, WarmupArguments, plan_training
-from hfwarmup.training.parsing import parse_arguments
-from hfwarmup.training.run_files import read_learning_rates
+from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_timeseries"
@@ -215,7 +215,7 @@ def test_the_plateau_listens_only_after_the_warmup(tmp_path):
     plan_training(args, warmup, num_samples=len(windows))
     rates: list[float] = []
 
-    class Probe(hfwarmup.training.callbacks.TrainerCallback):
+    class Probe(hfwarmup.trainer.callbacks.TrainerCallback):
         def on_optimizer_step(self, args, state, control, **kwargs):
             rates.append(kwargs["optimizer"].param_groups[0]["lr"])
 

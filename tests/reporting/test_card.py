@@ -14,9 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 
 import hfwarmup
 from hfwarmup.planning.plan import plan_run
+from hfwarmup.recipe.run import finish_run
 from hfwarmup.reporting.card import write_card
-from hfwarmup.reporting.run import finish_run
-from hfwarmup.training.recorder import RunRecorder
+from hfwarmup.trainer.recorder import RunRecorder
 
 SUMMARY = "validation loss 3.25 nats a token; a uniform guess is 8.32"
 

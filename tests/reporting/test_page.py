@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from hfwarmup.cli import app
 from hfwarmup.reporting.page import render_page
 from hfwarmup.reporting.panels import make_panels
-from hfwarmup.reporting.run_data import read_run
+from hfwarmup.run_folder.data import read_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}

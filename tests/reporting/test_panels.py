@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from run_folders import SPIKE_AT
 
 from hfwarmup.reporting.panels import MAX_POINTS, make_panels, thin
-from hfwarmup.reporting.run_data import read_run, read_runs
+from hfwarmup.run_folder.data import read_run, read_runs
 
 
 def titles(runs):

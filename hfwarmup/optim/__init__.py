@@ -1,0 +1,1 @@
+"""The schedule at work on a torch optimizer."""

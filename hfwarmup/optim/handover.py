@@ -1,0 +1,76 @@
+"""The torch scheduler that takes over at the peak: the plateau of `warmup_plateau`, and how any of them resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from hfwarmup.optim.resume import OnScheduleChange
+from hfwarmup.schedules.spec import ScheduleSpec
+
+_PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
+
+def plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | None:
+    """The ReduceLROnPlateau that the schedule asks for, None when its decay is another."""
+    options = spec.resolved
+    if options.decay != "plateau":
+        return None
+    lowest_peak = min((peak for peak in spec.peak_lrs if peak > 0.0), default=0.0)
+    if options.min_lr > lowest_peak:
+        raise ValueError(f"min_lr={options.min_lr} is above the peak learning rate {lowest_peak}; lower it.")
+    return ReduceLROnPlateau(
+        optimizer,
+        mode=options.mode,
+        factor=options.factor,
+        patience=options.patience,
+        threshold=options.threshold,
+        cooldown=options.cooldown,
+        min_lr=options.min_lr,
+    )
+
+
+def restore(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now: ScheduleSpec) -> None:
+    """Load the state of `after`; the configured plateau and the peaks of `now` win over those of `saved`."""
+    own_plateau = now.resolved.decay == "plateau"
+    if own_plateau and saved.resolved.used() != now.resolved.used():
+        keep_best = saved.resolved.mode == now.resolved.mode and saved.resolved.metric == now.resolved.metric
+        state = {name: state[name] for name in _PLATEAU_COUNTERS if name != "best" or keep_best}
+    after.load_state_dict(state)
+    _rescale_peaks(after, saved, now)
+
+
+def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -> None:
+    """In torch's schedulers of schedulers those of each."""
+    for part in getattr(after, "_schedulers", ()):
+        _rescale_peaks(part, saved, now)
+    if "base_lrs" in vars(after):
+        after.base_lrs = list(rescale([float(lr) for lr in after.base_lrs], saved, now))
+
+
+def steps_made(after: LRScheduler) -> int:
+    """How many steps a torch scheduler has made; of torch's ChainedScheduler, which does not count, its parts."""
+    parts = [steps_made(part) for part in getattr(after, "_schedulers", ())]
+    return max(int(vars(after).get("last_epoch", 0)), *parts, 0)
+
+
+def check_kept(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
+    """ValueError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
+
+    Under `config` it may come or go.
+    """
+    if policy != "config" and (after is None) != (state is None):
+        which = "the checkpoint's schedule" if after is None else "this schedule"
+        raise ValueError(
+            f"only {which} has a scheduler after its warmup; build the one of the checkpoint again, "
+            "or pass on_schedule_change=config to follow this one from here on."
+        )
+
+
+def rescale(learning_rates: Sequence[float], saved: ScheduleSpec, now: ScheduleSpec) -> list[float]:
+    """Learning rates of the groups under the peaks of `saved`, moved to those of `now`; exact where the peak stays."""
+    rows = zip(learning_rates, saved.peak_lrs, now.peak_lrs, strict=True)
+    return [lr if old == new else lr * new / old if old else new for lr, old, new in rows]

@@ -1,0 +1,54 @@
+"""A warmup in front of any torch scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler
+
+from hfwarmup.optim.handover import steps_made
+from hfwarmup.optim.scheduler import WarmupScheduler
+from hfwarmup.schedules.options import BETA2_WARMUPS, WARMUP_OPTIONS, did_you_mean
+
+_WITHOUT_LENGTH = {"noam", *BETA2_WARMUPS}
+_SHAPES = [shape for shape in WARMUP_OPTIONS if shape not in _WITHOUT_LENGTH]
+
+
+def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
+    """A warmup in front of any torch scheduler: `num_warmup_steps` updates up to the first learning rate of `after`,
+    which then begins to count.
+
+    Update t < T_w runs at the warmup's learning rate, update T_w + n at what `after` gives for its own n. After a
+    ReduceLROnPlateau is given its metric by `observe_metric`; before the peak it does not listen.
+
+    Args:
+        after: a torch scheduler that has not been stepped, or one of schedulers (`SequentialLR`, `ChainedScheduler`);
+            its optimizer is used.
+        num_warmup_steps: T_w, optimizer updates.
+        shape: gradual, exponential, cosine, polynomial, saturating, linear or constant.
+        **options: `initial_lr` or `initial_ratio`, `power`, `tau`, `weight_decay`, `on_schedule_change`.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = warmup(torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5), num_warmup_steps=2, initial_lr=0.5)
+    >>> applied = []
+    >>> for _ in range(7):
+    ...     applied += scheduler.get_last_lr()
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> applied
+    [0.5, 0.75, 1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    if shape in _WITHOUT_LENGTH:
+        raise ValueError(
+            f"shape={shape!r} does not reach the peak at an update of your choice; use for example 'gradual'."
+        )
+    if shape not in _SHAPES:
+        raise ValueError(f"shape={shape!r}{did_you_mean(str(shape), _SHAPES)} Choose one of {', '.join(_SHAPES)}.")
+    if not isinstance(after, LRScheduler):
+        raise ValueError(f"after is of type {type(after).__name__}; give a torch scheduler, for example StepLR(…).")
+    if isinstance(after, WarmupScheduler):
+        raise ValueError("after is a WarmupScheduler, which has its own warmup; choose its decay instead.")
+    if steps_made(after) > 0:
+        raise ValueError(f"after has made {steps_made(after)} steps; wrap it before it is stepped.")
+    return WarmupScheduler(after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup=shape, **options)

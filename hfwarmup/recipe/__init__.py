@@ -1,0 +1,1 @@
+"""What the recipes share: arguments, data, model, metrics, and how a run begins and ends."""

@@ -1,0 +1,84 @@
+"""The model of a recipe: a checkpoint, or a new one whose settings are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hfwarmup.recipe.arguments import ModelArguments
+from hfwarmup.schedules.options import did_you_mean
+
+
+def build_model(
+    auto_class: Any, model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int, **settings: Any
+) -> PreTrainedModel:
+    """The checkpoint `model.model`, or a new model of `new_config`, as `auto_class` (an AutoModelFor… of transformers).
+
+    `settings` go into the config of either, such as `num_labels`.
+
+    Raises ValueError, in one line, for what cannot be loaded or built.
+    """
+    if not model.model:
+        config = new_config(model, tokenizer, block_size, **settings)
+        with _said_in_one_line(model):
+            built = auto_class.from_config(config)
+        if built.loss_type is None:  # transformers finds none for GPT-2's class name, warns, and takes the causal one
+            built.loss_type = auto_class.__name__.removeprefix("AutoModel")
+        return built
+    try:
+        return auto_class.from_pretrained(model.model, **settings)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model={model.model}: cannot be loaded ({str(error).splitlines()[0]}); name a checkpoint's folder."
+        ) from error
+
+
+def new_config(
+    model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int, **settings: Any
+) -> PretrainedConfig:
+    """The config of a new `model.model_type`, for `tokenizer` and sequences of `block_size` tokens.
+
+    Vocabulary, special tokens and length come from the data, then `settings`; `config_overrides` win. Raises ValueError
+    for an unknown architecture and for a setting that it does not have, which transformers would keep in silence.
+    """
+    if not model.model_type:
+        raise ValueError(
+            "no model is named; give --config with a file of configs/, or a model, or model_type and config_overrides."
+        )
+    if model.model_type not in CONFIG_MAPPING:
+        known = list(CONFIG_MAPPING.keys())
+        raise ValueError(
+            f"model_type={model.model_type!r} is no architecture of transformers{did_you_mean(model.model_type, known)}"
+        )
+    blank = AutoConfig.for_model(model.model_type)
+    unknown = [name for name in model.overrides if not hasattr(blank, name)]
+    if unknown:
+        hint = did_you_mean(unknown[0], list(blank.to_dict()))
+        raise ValueError(f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{hint}")
+    settings_of_data: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": block_size,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+        "use_cache": False,
+    }
+    with _said_in_one_line(model):
+        return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.overrides})
+
+
+@contextmanager
+def _said_in_one_line(model: ModelArguments) -> Iterator[None]:
+    """What transformers says of settings that do not go together, as a ValueError of one line."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"config_overrides={model.overrides}: {model.model_type} cannot be built so ({reason}); change them."
+        ) from error

@@ -1,0 +1,59 @@
+"""The config that a run leaves in its folder: what it was told, with the origin of each value, to make it again."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from hfwarmup.planning.config import load_config
+from hfwarmup.planning.settings_file import settings_text
+from hfwarmup.recipe.arguments import RecipeArguments
+from hfwarmup.run_folder.files import CONFIG, write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def keep_config(args: RecipeArguments, *, update: int) -> None:
+    """Write `config.yaml` into the run's folder: every setting before the plan, with its origin and the plan's answer.
+
+    `--config` with that file gives the same arguments again. A run that goes on at `update` under other settings keeps
+    the earlier file as `config-until-<update>.yaml`, and a warning says what has changed. Arguments that no
+    `parse_arguments` has read leave nothing. Call it on rank 0, when the folder is known to be this run's.
+    """
+    if not args.settings:
+        return
+    path = Path(str(args.output_dir), CONFIG)
+    if path.exists():
+        changes = _changes(path, args)
+        if not changes:
+            return
+        earlier = path.with_name(f"config-until-{update}.yaml")
+        path.replace(earlier)
+        logger.warning("settings changed at update %d: %s; the earlier ones are in %s", update, changes, earlier)
+    write_atomically(path, settings_text(args.settings, recipe=Path(sys.argv[0]).stem, notes=_notes(args)))
+
+
+def _changes(path: Path, args: RecipeArguments) -> str:
+    """What the file has otherwise than `args`, but for how the run was resumed; empty when nothing is."""
+    earlier = load_config(path).values
+    rows = [(setting.name, earlier.get(setting.name), setting.value) for setting in args.settings]
+    return ", ".join(
+        f"{name} {old} -> {new}"
+        for name, old, new in rows
+        if str(old) != str(new) and name != "resume" and not name.endswith("_token")
+    )
+
+
+def _notes(args: RecipeArguments) -> dict[str, str]:
+    """What the plan and the device have made of the settings, by name."""
+    given = {setting.name: setting.value for setting in args.settings}
+    notes = {name: f"{getattr(args, name)} here".lower() for name in ("precision", "torch_compile")}
+    notes = {name: note for name, note in notes.items() if given.get(name) == "auto"}
+    if (plan := args.plan) is not None:
+        notes["warmup"] = f"{plan.warmup_steps} steps by the plan"
+        if plan.peak_lr != given["learning_rate"]:
+            notes["learning_rate"] = f"{plan.peak_lr:g} by the plan"
+        if plan.gradient_accumulation_steps != given["gradient_accumulation_steps"]:
+            notes["gradient_accumulation_steps"] = f"{plan.gradient_accumulation_steps} by the plan"
+    return notes

@@ -1,0 +1,1 @@
+"""A schedule of this package in any Trainer of transformers."""

@@ -1,0 +1,135 @@
+"""Runs a recipe up to its first update, measures learning rates there, and stops without a trace."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfwarmup.measuring.critical_lr import CriticalLr
+from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
+from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.range_test import RangeTest, lr_range_test
+from hfwarmup.trainer.callbacks import own_scheduler
+from hfwarmup.trainer.first_batches import FirstBatches
+from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
+from hfwarmup.trainer.registration import in_every_trainer, register
+
+RANGE_FACTORS = (1e-3, 1e2)
+"""Ends of the range test relative to the peak."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundLr:
+    """What was measured where a run would begin."""
+
+    critical: CriticalLr
+    """along the optimizer's first step, on one batch"""
+    range_test: RangeTest | None
+    """Smith's range test; None when it was not asked for"""
+    peak_lr: float
+    """of the plan, in the group where it is highest"""
+    warmup_steps: int
+    """of the plan; 0 under a schedule of another package"""
+    optimizer: str
+    """the class's name"""
+
+
+class _Measured(BaseException):
+    """Ends the recipe from within; no error, so that nothing on the way handles it as one."""
+
+    def __init__(self, found: FoundLr) -> None:
+        self.found = found
+
+
+def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundLr:
+    """Run a recipe's `script` with the command line `words` up to its first update, and measure there.
+
+    It runs in this process, on one device, with a temporary folder for its output. A range test of `range_updates`
+    updates follows on the same weights, 0 leaves it out.
+
+    Raises:
+        ValueError: the script builds no Trainer, or ended without training.
+    """
+    if not _imports_a_trainer(script):
+        raise ValueError(f"{script}: find-lr measures in a Trainer, and this script imports none.")
+    register()
+    with tempfile.TemporaryDirectory() as folder, in_every_trainer(_finder(range_updates)):
+        ours = ["--output_dir", folder, "--report_to", "none", "--torch_compile", "false", "--resume", "never"]
+        before = sys.argv, list(sys.path)
+        sys.argv, sys.path[:0] = [str(script), *words, *ours], [str(script.parent)]
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except _Measured as measured:
+            return measured.found
+        finally:
+            sys.argv, sys.path[:] = before
+    raise ValueError(f"{script}: ended without training, so nothing was measured.")
+
+
+def _finder(range_updates: int) -> type[TrainerCallback]:
+    class Finder(TrainerCallback):
+        """Measures in the place of the first update."""
+
+        def on_train_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        ) -> None:
+            model, optimizer, scheduler = kwargs["model"], unwrapped(kwargs["optimizer"]), own_scheduler(kwargs)
+            settings = {"batch_size": state.train_batch_size or args.train_batch_size, "count": max(1, range_updates)}
+            batches = FirstBatches(model, kwargs["train_dataloader"], args, **settings)
+            raise _Measured(
+                FoundLr(
+                    critical=measure_critical_lr(model, optimizer, batches),
+                    range_test=run_range_test(model, optimizer, batches) if range_updates else None,
+                    peak_lr=max(peaks_of(optimizer)),
+                    warmup_steps=0 if scheduler is None else scheduler.spec.num_warmup_steps,
+                    optimizer=type(optimizer).__name__,
+                )
+            )
+
+    return Finder
+
+
+def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> RangeTest:
+    """Smith's range test around the peak, an update a batch, with a copy of the optimizer; weights are put back."""
+    parameters, peaks = trained_parameters(optimizer), peaks_of(optimizer)
+    copied = copy_optimizer(optimizer, share_parameters=True)
+    weights = [parameter.detach().clone() for parameter in parameters]
+    indices = iter(range(batches.count))
+
+    def update_at(lr: float) -> float:
+        index = next(indices)
+        for group, peak in zip(copied.param_groups, peaks, strict=True):
+            group["lr"] = torch.full_like(group["lr"], lr) if isinstance(group["lr"], torch.Tensor) else lr
+            group["lr"] *= peak / max(peaks)
+        loss = batches.mean_loss(index)
+        batches.write_gradients(index, parameters)
+        copied.step()
+        return loss
+
+    low, high = (factor * max(peaks) for factor in RANGE_FACTORS)
+    with undisturbed(model):
+        try:
+            return lr_range_test(update_at, low=low, high=high, updates=batches.count)
+        finally:
+            with torch.no_grad():
+                for parameter, weight in zip(parameters, weights, strict=True):
+                    parameter.copy_(weight)
+
+
+def _imports_a_trainer(script: Path) -> bool:
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    names = [
+        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
+    ]
+    return any(name.endswith("Trainer") for name in names)

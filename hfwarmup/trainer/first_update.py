@@ -1,0 +1,127 @@
+"""What is settled on real batches before the first update: GIAdamW's second moment, and `initial_lr: auto`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
+from hfwarmup.measuring.direction import loss_along, parameters_of, trained_parameters, update_direction
+from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.optim.gi_adam import GIAdamW
+from hfwarmup.optim.scheduler import WarmupScheduler
+from hfwarmup.trainer.callbacks import is_rank_zero, own_scheduler, peak_lrs
+from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
+
+logger = logging.getLogger(__name__)
+
+GI_BATCHES = 4
+"""Batches that GIAdamW's second moment begins at, unless `optim_args: init_batches=N` says otherwise."""
+SEARCH_FACTOR = 2.0**20
+"""How far above the peak the critical learning rate is looked for."""
+
+
+class BeforeFirstUpdate(TrainerCallback):
+    """Settles what needs a gradient when a run begins; `register()` gives one to every Trainer.
+
+    Weights, buffers, random states and the order of the data are as before. A resumed run finds both in its checkpoint,
+    and nothing is measured again. Where no loss of a batch can be had, from data that only stream or a model whose loss
+    its Trainer makes, GIAdamW begins at its first update's own gradients, with a warning, and auto is an error.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step > 0:
+            return
+        optimizer = unwrapped(kwargs["optimizer"])
+        about = (kwargs["model"], kwargs["train_dataloader"], args)
+        batch_size = state.train_batch_size or args.train_batch_size
+        if isinstance(optimizer, GIAdamW) and not optimizer.state:
+            _initialise(optimizer, *about, batch_size=batch_size)
+        scheduler = own_scheduler(kwargs)
+        if scheduler is not None and scheduler.awaits_critical_lr:
+            try:
+                found = measure_critical_lr(kwargs["model"], optimizer, FirstBatches(*about, batch_size=batch_size))
+            except NothingToMeasureError as error:
+                raise ValueError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
+            _start(scheduler, found)
+
+
+def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> CriticalLr:
+    """The critical learning rate on one batch along the optimizer's own next step, on the scale of its highest peak.
+
+    Groups keep the ratio of their peaks, gradients are clipped as in training, dropout is off.
+    """
+    parameters, peaks = parameters_of(optimizer), peaks_of(optimizer)
+    with undisturbed(model):
+        batches.write_gradients(0, trained_parameters(optimizer))
+        direction = update_direction(optimizer, relative_lrs=[peak / max(peaks) for peak in peaks])
+        loss_at = loss_along(parameters, direction, lambda: batches.mean_loss(0))
+        return critical_lr(loss_at, start=max(peaks), upper=SEARCH_FACTOR * max(peaks))
+
+
+def peaks_of(optimizer: Optimizer) -> list[float]:
+    """The peak learning rate of each group, see `peak_lrs`; ValueError where all are 0."""
+    peaks = peak_lrs(optimizer)
+    if max(peaks) <= 0.0:
+        raise ValueError("learning_rate=0: a critical learning rate is looked for around the peak; set learning_rate.")
+    return peaks
+
+
+def unwrapped(optimizer: Any) -> Optimizer:
+    """The optimizer inside accelerate's wrapper."""
+    inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def _initialise(
+    optimizer: GIAdamW, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int
+) -> None:
+    count = _gi_batches(args)
+    try:
+        batches = FirstBatches(model, dataloader, args, batch_size=batch_size, count=count)
+        with undisturbed(model):
+            for index in range(count):
+                batches.write_gradients(index, trained_parameters(optimizer))
+                optimizer.observe_gradients()
+    except NothingToMeasureError as error:
+        if is_rank_zero():
+            logger.warning("GIAdamW: %s; the second moment begins at the first update's own gradients", error)
+        return
+    if is_rank_zero():
+        logger.info("GIAdamW: the second moment begins at the squared gradient of %d batches", count)
+
+
+def _gi_batches(args: TrainingArguments) -> int:
+    pairs = [pair.split("=") for pair in (args.optim_args or "").replace(" ", "").split(",") if pair]
+    given = dict(pairs).get("init_batches", str(GI_BATCHES))
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(f"optim_args: init_batches={given}: give a whole number of batches, 1 or more.")
+    return int(given)
+
+
+def _start(scheduler: WarmupScheduler, found: CriticalLr) -> None:
+    """Begin the ramp at what was found, and say what that means."""
+    peak_lr, full_steps = max(scheduler.spec.peak_lrs), scheduler.spec.num_warmup_steps
+    scheduler.start_at_critical_lr(found.lr)
+    if not is_rank_zero():
+        return
+    if found.lr == 0.0:
+        logger.warning("initial_lr: auto: no step that was tried lowers the loss; the whole warmup stays")
+        return
+    lines = "initial_lr: auto: critical learning rate %.3g in %d forward passes; warmup %d -> %d updates, %.0f saved"
+    saved = saved_steps(found, peak_lr=peak_lr, warmup_steps=full_steps)
+    logger.info(lines, found.lr, found.forwards, full_steps, scheduler.spec.num_warmup_steps, saved)
+    if found.lr >= peak_lr:
+        logger.warning(
+            "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. It "
+            "is no measure of what a warmup gains later (docs/predictors.md); better give initial_lr a number.",
+            found.lr,
+            peak_lr,
+        )

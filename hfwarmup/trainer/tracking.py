@@ -1,0 +1,103 @@
+"""The plan in the experiment trackers that a Trainer reports to: hyperparameters, and the schedule as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.image import imread
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback, TrackioCallback
+
+from hfwarmup.optim.scheduler import WarmupScheduler
+from hfwarmup.planning.plan import Plan
+from hfwarmup.reporting.curves import plot_learning_rates
+from hfwarmup.trainer.callbacks import PlanKeeper, own_scheduler
+
+PICTURE = "warmup/schedule"
+"""The picture's name in a tracker."""
+
+
+def track_plan(trainer: Trainer, plan: Plan | PlanKeeper) -> None:
+    """Show the plan and the schedule's curve in TensorBoard and Trackio, where `report_to` names them.
+
+    Give it the PlanKeeper that may plan again, or the plan. Without a tracker of these nothing is done.
+    """
+    trainer.add_callback(PlanTracker(plan, trainer.callback_handler.callbacks))
+
+
+class PlanTracker(TrainerCallback):
+    """Writes the plan when the training begins, after the trackers among `callbacks`; `track_plan` adds one."""
+
+    def __init__(self, plan: Plan | PlanKeeper, callbacks: Sequence[TrainerCallback]) -> None:
+        self._plan, self._callbacks = plan, callbacks
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trackers = [each for each in self._callbacks if isinstance(each, TensorBoardCallback | TrackioCallback)]
+        if not trackers or not state.is_world_process_zero:
+            return
+        plan = self._plan.plan if isinstance(self._plan, PlanKeeper) else self._plan
+        scheduler = own_scheduler(kwargs)
+        picture = None if scheduler is None else _draw(Path(str(args.output_dir)), scheduler)
+        for tracker in trackers:
+            if isinstance(tracker, TensorBoardCallback):
+                _write_to_tensorboard(tracker.tb_writer, plan, picture)
+            else:
+                _write_to_trackio(plan, picture)
+
+
+def hyperparameters(plan: Plan) -> dict[str, float | str]:
+    """What a tracker can sort runs by.
+
+    >>> from hfwarmup.planning.plan import plan_run
+    >>> hyperparameters(plan_run(learning_rate=1e-3, warmup="5%", total_steps=200, global_batch_size=16))
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'peak_lr': 0.001, 'warmup': '5%', 'warmup_steps': 10, 'warmup_fraction': 0.05, 'total_steps': 200,
+     'global_batch_size': 16, 'batch_scale': 1.0}
+    """
+    return {
+        "peak_lr": plan.peak_lr,
+        "warmup": str(plan.warmup),
+        "warmup_steps": plan.warmup_steps,
+        "warmup_fraction": plan.warmup_fraction,
+        "total_steps": plan.total_steps,
+        "global_batch_size": plan.global_batch_size,
+        "batch_scale": plan.scale,
+    }
+
+
+def _draw(folder: Path, scheduler: WarmupScheduler) -> Path:
+    spec = scheduler.spec
+    picture = folder / "schedule.png"
+    plot_learning_rates(
+        picture,
+        planned=[spec.learning_rates(update)[0] for update in range(spec.total_steps or 0)],
+        applied=[],
+        warmup_steps=spec.num_warmup_steps,
+        title=f"{spec.name}, as planned",
+    )
+    return picture
+
+
+def _write_to_tensorboard(writer: Any, plan: Plan, picture: Path | None) -> None:
+    from torch.utils.tensorboard.summary import hparams
+
+    # As SummaryWriter.add_hparams does, which would put them into a run of their own.
+    experiment, session, _ = hparams(hyperparameters(plan), {"eval/loss": 0.0, "train/loss": 0.0})
+    for summary in (experiment, session):
+        writer.file_writer.add_summary(summary)
+    writer.add_text("warmup/plan", "\n\n".join([*plan.reasons, *plan.warnings]))
+    if picture is not None:
+        writer.add_image(PICTURE, imread(picture), dataformats="HWC")
+
+
+def _write_to_trackio(plan: Plan, picture: Path | None) -> None:
+    import trackio
+
+    values = {f"warmup/{name}": value for name, value in hyperparameters(plan).items()}
+    trackio.config.update({**values, "warmup/reasons": [*plan.reasons, *plan.warnings]})
+    if picture is not None:
+        trackio.log({PICTURE: trackio.Image(str(picture))}, step=0)

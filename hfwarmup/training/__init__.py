@@ -1,1 +1,0 @@
-"""The schedules at work: the torch scheduler, the registration with transformers, callbacks, arguments, data."""
