@@ -17,11 +17,13 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, Trainer, default_data_collator
 
 import hfwarmup
-from hfwarmup.recipe.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.data import prepare_data
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 
 CONFIG = Path(__file__).parents[1] / "configs/pretrain_clm/stdlib.yaml"
 EVENTS = ("on_train_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log")
@@ -40,7 +42,7 @@ def main() -> None:
         )
         data = prepare_data(data_args)
         model = build_model(AutoModelForCausalLM, model_args, data.tokenizer, data_args.block_size)
-        plan_training(args, warmup_args, num_samples=len(data.train))
+        args = planned_arguments(args, warmup_args, plan_training(args, warmup_args, num_samples=len(data.train)))
         trainer = Trainer(model, args, default_data_collator, data.train)
         monitor = watch_warmup(trainer)
         spent = dict.fromkeys(EVENTS, 0.0)

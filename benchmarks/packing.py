@@ -19,7 +19,7 @@ from functools import partial
 import datasets
 from datasets import Dataset, concatenate_datasets
 
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import IGNORED_LABEL, build_tokenizer, pack, tokenize
 

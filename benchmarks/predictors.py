@@ -100,8 +100,8 @@ def train(cell: Cell) -> dict[str, Any]:
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     import hfwarmup
-    from hfwarmup.trainer.callbacks import NonFiniteGuard
     from hfwarmup.trainer.monitor import watch_warmup
+    from hfwarmup.trainer.non_finite import NonFiniteGuard
 
     torch.set_num_threads(1)
     hfwarmup.register()
@@ -176,7 +176,7 @@ def finetuned_bert() -> tuple[Any, ...]:
 def _language_model(model_type: str, overrides: dict[str, Any], block_size: int) -> tuple[Any, ...]:
     from transformers import AutoModelForCausalLM, default_data_collator
 
-    from hfwarmup.recipe.arguments import DataArguments, ModelArguments
+    from hfwarmup.planning.arguments import DataArguments, ModelArguments
     from hfwarmup.recipe.data import prepare_data
     from hfwarmup.recipe.model import build_model
 
@@ -188,7 +188,7 @@ def _language_model(model_type: str, overrides: dict[str, Any], block_size: int)
 
 def _bert(auto_class: Any) -> tuple[Any, Any]:
     """transformers' BERT, whose blocks end with their LayerNorm, and the corpus in blocks of 64 tokens."""
-    from hfwarmup.recipe.arguments import DataArguments, ModelArguments
+    from hfwarmup.planning.arguments import DataArguments, ModelArguments
     from hfwarmup.recipe.data import prepare_data
     from hfwarmup.recipe.model import build_model
 
@@ -221,7 +221,7 @@ def _package_samples(tokenizer: Any) -> tuple[dict[str, list[Any]], dict[str, li
     """Blocks of 64 tokens of the files of the 12 packages with most files, split as the corpus is."""
     from collections import Counter
 
-    from hfwarmup.recipe.arguments import DataArguments
+    from hfwarmup.planning.arguments import DataArguments
     from hfwarmup.recipe.corpus import load_corpus
 
     corpus = load_corpus(DataArguments(**STDLIB))

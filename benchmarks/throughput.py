@@ -83,17 +83,13 @@ def train(side: str, steps: int) -> dict[str, float]:
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
     import hfwarmup
-    from hfwarmup.recipe.arguments import (
-        DataArguments,
-        ModelArguments,
-        RecipeArguments,
-        WarmupArguments,
-        plan_training,
-    )
+    from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+    from hfwarmup.recipe.arguments import RecipeArguments
     from hfwarmup.recipe.data import prepare_data
     from hfwarmup.recipe.model import build_model
     from hfwarmup.recipe.parsing import parse_arguments
-    from hfwarmup.trainer.callbacks import NonFiniteGuard
+    from hfwarmup.trainer.non_finite import NonFiniteGuard
+    from hfwarmup.trainer.planning import plan_training, planned_arguments
     from hfwarmup.trainer.recorder import RunRecorder
 
     ticks = []
@@ -121,7 +117,8 @@ def train(side: str, steps: int) -> dict[str, float]:
             )
         else:
             plan = plan_training(args, warmup_args, num_samples=len(data.train))
-            callbacks += [NonFiniteGuard(), RunRecorder(plan)]
+            args = planned_arguments(args, warmup_args, plan)
+            callbacks += [NonFiniteGuard(), RunRecorder()]
         trainer = Trainer(model, args, default_data_collator, data.train, callbacks=callbacks)
         begin = time.perf_counter()
         trainer.train()

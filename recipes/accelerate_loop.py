@@ -28,15 +28,10 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import rotate_checkpoints
 
 import hfwarmup
+from hfwarmup.errors import UserError
 from hfwarmup.optim.groups import stretch_warmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-    read_map,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments, read_map
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.baselines import next_token_targets, unigram_loss
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.data import prepare_data
@@ -44,11 +39,14 @@ from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.precision import settle_compile
 from hfwarmup.recipe.run import draw_run
+from hfwarmup.recipe.run_config import KeepConfig
 from hfwarmup.reporting.card import write_card
 from hfwarmup.run_folder.checkpoints import find_checkpoint
-from hfwarmup.trainer.callbacks import NonFiniteGuard, WarmupCallback
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.progress import progress_of
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.warmup_callback import WarmupCallback
 
 logger = logging.getLogger("hfwarmup.recipe")
 
@@ -84,11 +82,11 @@ class LoopArguments(RecipeArguments):
             value = getattr(self, setting.name)
             value, default = (getattr(choice, "value", choice) or None for choice in (value, default))
             if setting.name not in FOLLOWED and value != default and not (value in unset and default in unset):
-                raise ValueError(
+                raise UserError(
                     f"accelerate_loop does not follow {setting.name}={value}; drop it, or take pretrain_clm."
                 )
         if "epoch" in (self.logging_strategy, self.eval_strategy, self.save_strategy):
-            raise ValueError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
+            raise UserError("accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.")
 
 
 ARGUMENTS = (ModelArguments, DataArguments, WarmupArguments, LoopArguments)
@@ -116,6 +114,7 @@ def main() -> None:
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     plan = plan_training(args, warmup_args, num_samples=len(data.train), tokens_per_sample=data_args.block_size)
+    args = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
     sample = default_data_collator([data.train[i] for i in range(min(args.train_batch_size, len(data.train)))])
     logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
@@ -178,7 +177,7 @@ def main() -> None:
         logger.info("resumed from %s, at update %d of %d", checkpoint, state.global_step, plan.total_steps)
     state.max_steps, state.is_world_process_zero = plan.total_steps, accelerator.is_main_process
     state.compute_steps(args, plan.total_steps)
-    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), RunRecorder(plan), progress_of(args)]
+    watch = [DefaultFlowCallback(), WarmupCallback(), NonFiniteGuard(), RunRecorder(), KeepConfig(), progress_of(args)]
     callbacks = CallbackHandler(watch, model, data.tokenizer, optimizer, scheduler)
     callbacks.eval_dataloader = eval_loader
     advance = partial(callbacks.on_prediction_step, args, state, TrainerControl())

@@ -33,14 +33,8 @@ from transformers import (
 
 import hfwarmup
 from hfwarmup.optim.groups import stretch_warmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-    read_map,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments, read_map
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
@@ -49,11 +43,14 @@ from hfwarmup.recipe.metrics import load_metric
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.precision import settle_compile
-from hfwarmup.recipe.run import finish_run
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
-from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.recipe.run import finish_run, train_to_end
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
 from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -229,29 +226,30 @@ def main() -> None:
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     num_samples = len(data["train"])
     plan = plan_training(args, warmup_args, num_samples=num_samples, checkpoint=checkpoint)
+    planned = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
     collator = DataCollatorWithPadding(tokenizer)
     sample = collator([data["train"][i] for i in range(min(args.train_batch_size, num_samples))])
-    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+    logger.info("%s", settle_compile(planned, model, sample, total_steps=plan.total_steps))
 
     # 5. Training; some parameters may warm up sooner or later than the rest.
     metric_names = task_args.metrics or (["accuracy", "f1_macro", "matthews_correlation"] if names else ["mse", "mae"])
-    keeper = PlanKeeper(plan, warmup_args, num_samples=num_samples)
+    replan = Replan(args, warmup_args, num_samples=num_samples)
     trainer = Trainer(
         model=model,
-        args=args,
+        args=planned,
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
         data_collator=collator,
         compute_metrics=compute_metrics_with(metric_names, is_regression=not names),
-        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
+        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
     if task_args.stretch:
         trainer.create_optimizer()
         stretch_warmup(trainer.optimizer, trainer.model, task_args.stretch)
     watch_warmup(trainer)
-    track_plan(trainer, keeper)
+    track_plan(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures; beside them the best constant answer.

@@ -26,23 +26,22 @@ from transformers.pytorch_utils import Conv1D
 from trl import SFTConfig, SFTTrainer
 
 import hfwarmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-)
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
-from hfwarmup.recipe.run import finish_run
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
-from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.recipe.run import finish_run, train_to_end
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
 from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -57,7 +56,7 @@ class CheckpointArguments(ModelArguments):
         match Path(self.model).parts:
             case ("runs", recipe, run, *_) if not Path(self.model, "config.json").is_file():
                 command = f"./launch.sh {recipe} --config configs/{recipe}/{run}.yaml"
-                raise ValueError(f"model={self.model}: there is no checkpoint yet; make it with {command}")
+                raise UserError(f"model={self.model}: there is no checkpoint yet; make it with {command}")
 
 
 @dataclass(kw_only=True)
@@ -74,7 +73,7 @@ class LoraArguments:
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1:
-            raise ValueError(f"lora_rank={self.lora_rank} < 1: nothing would be trained; give for example 16.")
+            raise UserError(f"lora_rank={self.lora_rank} < 1: nothing would be trained; give for example 16.")
 
 
 @dataclass(kw_only=True)
@@ -91,10 +90,10 @@ class SFTArguments(RecipeArguments, SFTConfig):
 
     def __post_init__(self) -> None:
         if self.max_length is not None:
-            raise ValueError(f"max_length={self.max_length}: block_size is the length here; give block_size.")
+            raise UserError(f"max_length={self.max_length}: block_size is the length here; give block_size.")
         super().__post_init__()
         if self.auto_compile:
-            raise ValueError("torch_compile=auto times batches of one length, and pairs differ; give true or false.")
+            raise UserError("torch_compile=auto times batches of one length, and pairs differ; give true or false.")
         self.label_names = self.label_names or ["labels"]  # a PEFT model hides the base model's, and Trainer warns
 
 
@@ -205,26 +204,27 @@ def main() -> None:
     # 4. Plan: peak learning rate and warmup at the real global batch.
     num_samples = len(pairs["train"])
     plan = plan_training(args, warmup_args, num_samples=num_samples, checkpoint=checkpoint)
+    planned = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
 
     # 5. Training, on the loss of the completions alone. Before the first update the adapter adds nothing, so the
     #    first evaluation is that of the untouched checkpoint.
-    keeper = PlanKeeper(plan, warmup_args, num_samples=num_samples)
+    replan = Replan(args, warmup_args, num_samples=num_samples)
     trainer = SFTTrainer(
         model=model,
-        args=args,
+        args=planned,
         train_dataset=pairs["train"],
         eval_dataset=pairs["validation"],
         processing_class=tokenizer,
         peft_config=lora,
-        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
+        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
     trained, all_parameters = trainer.model.get_nb_trainable_parameters()
     share = f"{trained:,} of {all_parameters:,} parameters ({trained / all_parameters:.1%})"
     logger.info("%s with LoRA of rank %d: %s are trained", model.config.model_type, lora_args.lora_rank, share)
     untouched = trainer.evaluate()
     watch_warmup(trainer)
-    track_plan(trainer, keeper)
+    track_plan(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: adapter, metrics, pictures; on request the merged model.

@@ -13,24 +13,22 @@ import math
 from transformers import AutoModelForCausalLM, Trainer, default_data_collator, set_seed
 
 import hfwarmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.baselines import next_token_targets, unigram_loss
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.data import prepare_data
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.precision import settle_compile
-from hfwarmup.recipe.run import finish_run
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
-from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.recipe.run import finish_run, train_to_end
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
 from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -61,23 +59,24 @@ def main() -> None:
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     sizes = {"num_samples": len(data.train), "tokens_per_sample": data_args.block_size}
     plan = plan_training(args, warmup_args, checkpoint=checkpoint, **sizes)
+    planned = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
     sample = default_data_collator([data.train[i] for i in range(min(args.train_batch_size, len(data.train)))])
-    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+    logger.info("%s", settle_compile(planned, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
-    keeper = PlanKeeper(plan, warmup_args, **sizes)
+    replan = Replan(args, warmup_args, **sizes)
     trainer = Trainer(
         model=model,
-        args=args,
+        args=planned,
         train_dataset=data.train,
         eval_dataset=data.validation,
         processing_class=data.tokenizer,
         data_collator=default_data_collator,
-        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
+        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
     watch_warmup(trainer)
-    track_plan(trainer, keeper)
+    track_plan(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics, pictures.

@@ -31,13 +31,9 @@ from transformers import (
 )
 
 import hfwarmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-)
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import IGNORED_LABEL, build_tokenizer
@@ -45,11 +41,14 @@ from hfwarmup.recipe.metrics import load_metric
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.precision import settle_compile
-from hfwarmup.recipe.run import finish_run
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
-from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.recipe.run import finish_run, train_to_end
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
 from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -65,7 +64,7 @@ class SummaryArguments:
 
     def __post_init__(self) -> None:
         if self.max_target_tokens < 2:
-            raise ValueError(f"max_target_tokens={self.max_target_tokens} < 2: a token and the end; raise it.")
+            raise UserError(f"max_target_tokens={self.max_target_tokens} < 2: a token and the end; raise it.")
 
 
 @dataclass(kw_only=True)
@@ -231,24 +230,25 @@ def main() -> None:
 
     # 4. Plan: warmup at the real global batch, and the peak where the schedule leaves it open; then compiling.
     plan = plan_training(args, warmup_args, num_samples=len(train), checkpoint=checkpoint)
+    planned = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
     collator = DataCollatorForSeq2Seq(tokenizer, model=model)
     sample = collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
-    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+    logger.info("%s", settle_compile(planned, model, sample, total_steps=plan.total_steps))
 
     # 5. Training; while it lasts, only the loss is evaluated.
-    keeper = PlanKeeper(plan, warmup_args, num_samples=len(train))
+    replan = Replan(args, warmup_args, num_samples=len(train))
     trainer = Seq2SeqTrainer(
         model=model,
-        args=args,
+        args=planned,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
         data_collator=collator,
-        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
+        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
     watch_warmup(trainer)
-    track_plan(trainer, keeper)
+    track_plan(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: greedy summaries and their scores beside three guesses, model, pictures.

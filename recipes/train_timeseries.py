@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer, default_data_collator, set_seed
 
 import hfwarmup
-from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.precision import settle_compile
-from hfwarmup.recipe.run import finish_run
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
-from hfwarmup.trainer.callbacks import NonFiniteGuard, PlanKeeper
+from hfwarmup.recipe.run import finish_run, train_to_end
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 logger = logging.getLogger("hfwarmup.recipe")
@@ -56,17 +61,17 @@ class TimeSeriesArguments:
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction} is not in (0, 1); give for example 0.2.")
+            raise UserError(f"validation_fraction={self.validation_fraction} is not in (0, 1); give for example 0.2.")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} is not in [0, 1); give for example 0.3.")
+            raise UserError(f"dropout={self.dropout} is not in [0, 1); give for example 0.3.")
         if self.num_units < 2:
-            raise ValueError(f"num_units={self.num_units} < 2: none is left to validate on; raise num_units.")
+            raise UserError(f"num_units={self.num_units} < 2: none is left to validate on; raise num_units.")
         for name in ("num_test_units", "window_cycles", "window_stride", "max_rul", "hidden_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} < 1; raise {name}.")
+                raise UserError(f"{name}={getattr(self, name)} < 1; raise {name}.")
         missing = [path for path in self.files() if not path.is_file()]
         if missing:
-            raise ValueError(f"data_folder={self.data_folder}: no {missing[0].name}; unpack C-MAPSS there, or omit it.")
+            raise UserError(f"data_folder={self.data_folder}: no {missing[0].name}; unpack C-MAPSS there, or omit it.")
 
     def files(self) -> list[Path]:
         """The three files of the subset; none for a simulated fleet."""
@@ -260,22 +265,23 @@ def main() -> None:
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
     plan = plan_training(args, warmup_args, num_samples=len(train), checkpoint=checkpoint)
+    planned = planned_arguments(args, warmup_args, plan)
     logger.info("%s", plan)
     sample = default_data_collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
-    logger.info("%s", settle_compile(args, model, sample, total_steps=plan.total_steps))
+    logger.info("%s", settle_compile(planned, model, sample, total_steps=plan.total_steps))
 
     # 5. Training.
-    keeper = PlanKeeper(plan, warmup_args, num_samples=len(train))
+    replan = Replan(args, warmup_args, num_samples=len(train))
     trainer = Trainer(
         model=model,
-        args=args,
+        args=planned,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=default_data_collator,
         compute_metrics=rul_metrics,
-        callbacks=[keeper, NonFiniteGuard(), RunRecorder(keeper)],
+        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
-    track_plan(trainer, keeper)
+    track_plan(trainer)
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: model, metrics beside the baselines', pictures.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hfwarmup.errors import UserError
+
 
 def diagnose(
     runs: Annotated[list[Path], typer.Argument(help="run folders, also of a run under way", show_default=False)],
@@ -20,7 +22,7 @@ def diagnose(
     for run in runs:
         diagnosis = read_run(run).diagnosis
         if diagnosis is None:
-            raise ValueError(
+            raise UserError(
                 f"{run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
                 "hfwarmup.trainer.recorder among its callbacks, as recipes do."
             )

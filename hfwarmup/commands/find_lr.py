@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hfwarmup.commands.shared import ConfigArgument, check_output, script_for
+from hfwarmup.errors import UserError
 
 if TYPE_CHECKING:
     from hfwarmup.measuring.range_test import RangeTest
@@ -35,7 +36,7 @@ def find_lr(
     """
     check_output(output, [".png"])
     if range_updates < 3 and range_updates != 0:
-        raise ValueError(f"range_updates={range_updates}: give 3 or more, or 0 for no range test.")
+        raise UserError(f"range_updates={range_updates}: give 3 or more, or 0 for no range test.")
     script = script_for(config)
     from hfwarmup.trainer.find_lr import find_lr as run
 

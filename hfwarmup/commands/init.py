@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hfwarmup.errors import UserError
 from hfwarmup.planning.recipe_files import CONFIGS, config_folder, find_recipe
 
 
@@ -22,7 +23,7 @@ def init(
     texts = {target: source.read_text(encoding="utf-8") for source, target in copies.items()}
     changed = [target for target, text in texts.items() if target.exists() and _differs(target, text)]
     if changed:
-        raise ValueError(f"{', '.join(map(str, changed))}: there already, and other; nothing was copied.")
+        raise UserError(f"{', '.join(map(str, changed))}: there already, and other; nothing was copied.")
     for target, text in texts.items():
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

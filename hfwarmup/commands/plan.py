@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hfwarmup.commands.shared import PROCESSES, ConfigArgument, NumSamples, plan_settings
+from hfwarmup.errors import UserError
 from hfwarmup.planning.plan import Plan
 
 
@@ -37,7 +38,7 @@ def plan(
 
 def _count(word: str) -> int:
     if not word.strip().isdigit() or int(word) < 1:
-        raise ValueError(f"num_processes={word!r}: give whole numbers, 1 or more, such as 1,8,64.")
+        raise UserError(f"num_processes={word!r}: give whole numbers, 1 or more, such as 1,8,64.")
     return int(word)
 
 

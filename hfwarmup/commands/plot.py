@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, check_output, plan_settings
+from hfwarmup.errors import UserError
 from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
 
 
@@ -32,7 +33,7 @@ def plot(
         settings = plan_settings(path, words[first:])
         plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
         if plan.schedule in TRANSFORMERS_SCHEDULES:
-            raise ValueError(
+            raise UserError(
                 f"{path}: its schedule, {plan.schedule}, is transformers' own and is not drawn; set lr_scheduler_type "
                 "to one of hfwarmup list, such as warmup_linear."
             )

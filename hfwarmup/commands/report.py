@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hfwarmup.commands.shared import check_output
+from hfwarmup.errors import UserError
 
 
 def report(
@@ -29,7 +30,7 @@ def report(
     check_output(output, [".html"])
     path = output or (runs[0] if len(runs) == 1 else Path()) / "report.html"
     if find_spec("plotly") is None:
-        raise ValueError("report draws with Plotly, which is not installed; pip install 'plotly>=6.3' jinja2.")
+        raise UserError("report draws with Plotly, which is not installed; pip install 'plotly>=6.3' jinja2.")
     read = read_runs(runs)
     from hfwarmup.reporting.page import write_report
 

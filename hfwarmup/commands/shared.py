@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from hfwarmup.errors import UserError
 from hfwarmup.planning.aliases import moved_to
-from hfwarmup.planning.config import ConfigError, load_config, unknown_key
+from hfwarmup.planning.config import load_config, unknown_key
 from hfwarmup.planning.recipe_files import find_script, packs_blocks
 from hfwarmup.planning.settings import PlanSettings
 
@@ -53,27 +54,27 @@ def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
         return
     if output.suffix not in suffixes:
         names = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
-        raise ValueError(f"output={output}: choose a name that ends in {names}.")
+        raise UserError(f"output={output}: choose a name that ends in {names}.")
     if not output.parent.is_dir():
-        raise ValueError(f"output={output}: there is no folder {output.parent}; make it, or choose another.")
+        raise UserError(f"output={output}: there is no folder {output.parent}; make it, or choose another.")
 
 
 def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Path:
     """The script of the recipe that a config is for.
 
-    Raises ConfigError where it is no config, and, with another `remedy`, where its recipe cannot be told.
+    Raises UserError where it is no config, and, with another `remedy`, where its recipe cannot be told.
     """
     load_config(config)
     script = find_script(config)
     if script is None:
-        raise ConfigError([f"{config}: for which recipe? Begin it with the line `# recipe: NAME`, {remedy}."])
+        raise UserError(f"{config}: for which recipe? Begin it with the line `# recipe: NAME`, {remedy}.")
     return script
 
 
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     """What decides the plan, from a config and then from `words`, --key value pairs that win over it.
 
-    Raises ConfigError with every setting that is almost one of the plan's; what else a recipe has is left to it.
+    Raises UserError with every setting that is almost one of the plan's; what else a recipe has is left to it.
     """
     known = [item.name for item in fields(PlanSettings)]
     in_file, flags = load_config(config), _flags(words)
@@ -82,7 +83,7 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     texts = [f"{config}:{line}: {finding}" for line, finding in sorted(set(findings))]
     texts += [unknown_key(key, known, flags[key]) for key in _missed(flags)]
     if texts:
-        raise ConfigError(texts)
+        raise UserError(*texts)
     script = find_script(config)
     defaults = {} if script is None else DEFAULTS
     return pick_settings({**defaults, **in_file.values, **flags}, script)
@@ -91,7 +92,8 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
     """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
     packed = script is None or packs_blocks(script)
-    return PlanSettings.pick({**settings, **({} if packed else {"block_size": None})})
+    tokens = settings.get("block_size") if packed else None
+    return PlanSettings.pick({**settings, "tokens_per_sample": tokens})
 
 
 def _missed(settings: Mapping[str, Any]) -> list[str]:
@@ -114,7 +116,7 @@ def _flags(words: Sequence[str]) -> Mapping[str, Any]:
     pairs = [word.split("=", 1) if "=" in word else [word] for word in words]
     flat = [part for pair in pairs for part in pair]
     if len(flat) % 2 or any(not flag.startswith("--") for flag in flat[::2]):
-        raise ValueError(f"cannot read {' '.join(words)!r} as settings; write --key value.")
+        raise UserError(f"cannot read {' '.join(words)!r} as settings; write --key value.")
     return {
         flag[2:].replace("-", "_"): YAML(typ="safe", pure=True).load(value)
         for flag, value in zip(flat[::2], flat[1::2], strict=True)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings, script_for
-from hfwarmup.planning.config import ConfigError, load_config
+from hfwarmup.errors import UserError
+from hfwarmup.planning.config import load_config
 from hfwarmup.planning.recipe_files import find_recipe, import_script
 from hfwarmup.planning.settings import PlanSettings
 
 if TYPE_CHECKING:
-    from hfwarmup.recipe.arguments import ModelArguments
+    from hfwarmup.planning.arguments import ModelArguments
 
 
 def validate(
@@ -49,16 +50,17 @@ def validate(
 def read_as(script: Path, config: Path) -> dict[str, Any]:
     """Every setting of a config and the recipe's defaults, as `script` reads them.
 
-    Raises ConfigError with all findings, or with what a new model cannot be built with.
+    Raises UserError with all findings, or with what a new model cannot be built with.
     """
-    from hfwarmup.recipe.arguments import ModelArguments, RecipeArguments
+    from hfwarmup.planning.arguments import ModelArguments
+    from hfwarmup.recipe.arguments import RecipeArguments
     from hfwarmup.recipe.parsing import read_arguments
     from hfwarmup.trainer.registration import register
 
     register()
     types = getattr(import_script(script), "ARGUMENTS", None)
     if types is None:
-        raise ValueError(f"{script} has no ARGUMENTS; name so the classes that its parse_arguments takes.")
+        raise UserError(f"{script} has no ARGUMENTS; name so the classes that its parse_arguments takes.")
     read = read_arguments(types, ["--config", str(config)])
     settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
     values = {setting.name: setting.value for setting in settings}
@@ -69,7 +71,7 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
 
 
 def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) -> None:
-    """ConfigError with the line where there can be no config of a new `model`.
+    """UserError with the line where there can be no config of a new `model`.
 
     The run's tokenizer may not be trained yet: one of a single token, as every trained one has it, is in its place.
     """
@@ -85,18 +87,18 @@ def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) ->
         new_config(model, tokenizer, block_size)
     except ValueError as error:
         setting = "model_type" if str(error).startswith("model_type=") else "config_overrides"
-        raise ConfigError([f"{config}:{load_config(config).line(setting)}: {error}"]) from None
+        raise UserError(f"{config}:{load_config(config).line(setting)}: {error}") from None
 
 
 def _script(config: Path, recipe: str) -> Path:
     """The script that a config is for."""
     if not load_config(config).values:
-        raise ConfigError([f"{config}: is empty; write settings, one `name: value` a line."])
+        raise UserError(f"{config}: is empty; write settings, one `name: value` a line.")
     if not recipe:
         return script_for(config, "put it into configs/NAME/, or give --recipe NAME")
     script = Path(recipe) if recipe.endswith(".py") else find_recipe(recipe)
     if not script.is_file():
-        raise ValueError(f"recipe={recipe}: no such script; give a recipe's name, or a script's path.")
+        raise UserError(f"recipe={recipe}: no such script; give a recipe's name, or a script's path.")
     return script
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hfwarmup.errors import UserError
+
 COLD_FORWARDS, WARM_FORWARDS = 12, 6
 """Forward passes that a search may take: without, and with an earlier result to start from."""
 
@@ -56,7 +58,7 @@ def critical_lr(
         relative_width: width of the bracket to stop at.
 
     Raises:
-        ValueError: `start` or `upper` is not above 0 and finite.
+        UserError: `start` or `upper` is not above 0 and finite.
 
     Source: Kalra & Barkeshli 2024, arXiv:2406.09405, algorithms 1 and 2; the definition as in Kalra et al. 2026,
     arXiv:2601.16979, where 2 / eta_c is the critical sharpness.
@@ -67,7 +69,7 @@ def critical_lr(
     """
     for name, value in (("start", start), ("upper", upper)):
         if not 0.0 < value < math.inf:
-            raise ValueError(f"{name}={value}: give a finite learning rate above 0.")
+            raise UserError(f"{name}={value}: give a finite learning rate above 0.")
     points = [(0.0, loss_at(0.0))]
     low, high, lr = 0.0, math.inf, min(start, upper)
     factor, max_forwards = (1.25, WARM_FORWARDS) if warm else (2.0, COLD_FORWARDS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hfwarmup.errors import UserError
+
 
 def noise_and_signal(
     small_squared_norm: float, big_squared_norm: float, *, small_batch: float, big_batch: float
@@ -21,7 +23,7 @@ def noise_and_signal(
     (2.0, 1.0)
     """
     if not 0 < small_batch < big_batch:
-        raise ValueError(f"small_batch={small_batch} and big_batch={big_batch}: give 0 < small_batch < big_batch.")
+        raise UserError(f"small_batch={small_batch} and big_batch={big_batch}: give 0 < small_batch < big_batch.")
     signal = (big_batch * big_squared_norm - small_batch * small_squared_norm) / (big_batch - small_batch)
     noise = (small_squared_norm - big_squared_norm) / (1 / small_batch - 1 / big_batch)
     return noise, signal

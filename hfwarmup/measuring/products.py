@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.tensor import DTensor, Shard
 
+from hfwarmup.errors import UserError
+
 Method = Literal["auto", "double backward", "finite differences"]
 _CHANGE = 3e-3
 """Relative change of the gradient that a difference aims at."""
@@ -42,7 +44,7 @@ class HessianProduct:
         method: double backward, finite differences, or auto.
 
     Raises:
-        ValueError: another method; or finite differences where weights or the loss's own operations, as under
+        UserError: another method; or finite differences where weights or the loss's own operations, as under
             autocast, have less than single precision, in whose rounding the difference would be lost.
 
     >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
@@ -53,7 +55,7 @@ class HessianProduct:
 
     def __init__(self, loss: Callable[[], Tensor], parameters: Sequence[Tensor], *, method: Method = "auto") -> None:
         if method not in get_args(Method):
-            raise ValueError(f"method={method!r}: give {', '.join(map(repr, get_args(Method)))}.")
+            raise UserError(f"method={method!r}: give {', '.join(map(repr, get_args(Method)))}.")
         self._loss, self._parameters = loss, list(parameters)
         self.method: Method = "finite differences" if method == "auto" and is_sharded(parameters) else method
         self._gradient: list[Tensor] = []
@@ -96,7 +98,7 @@ class HessianProduct:
     def _by_finite_differences(self, vector: Tensor) -> Tensor:
         precision = torch.finfo(vector.dtype).eps
         if precision > torch.finfo(torch.float32).eps:
-            raise ValueError(f"finite differences are lost in {vector.dtype} weights; measure in float32.")
+            raise UserError(f"finite differences are lost in {vector.dtype} weights; measure in float32.")
         norm = total_over_shards((vector @ vector).reshape(1), self._parameters).sqrt().item()
         if norm == 0.0:
             return torch.zeros_like(vector)
@@ -157,7 +159,7 @@ def _single_precision() -> Iterator[None]:
         yield
     coarse = seen & {torch.bfloat16, torch.float16}
     if coarse:
-        raise ValueError(
+        raise UserError(
             f"finite differences are lost in the rounding of {coarse.pop()}; measure without autocast, or attention "
             "by sdpa_kernel(SDPBackend.MATH), which has a double backward."
         )
@@ -194,7 +196,7 @@ def is_sharded(parameters: Sequence[Tensor]) -> bool:
     """
     layouts = {str(p.placements) if isinstance(p, DTensor) else "" for p in parameters}
     if len(layouts) > 1:
-        raise ValueError(f"parameters of {len(layouts)} layouts ({', '.join(layouts)}); shard all of them alike.")
+        raise UserError(f"parameters of {len(layouts)} layouts ({', '.join(layouts)}); shard all of them alike.")
     return layouts != {""}
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hfwarmup.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTest:
@@ -49,7 +51,7 @@ def lr_range_test(
         updates: how many, 3 or more.
 
     Raises:
-        ValueError: low and high are not 0 < low < high, or updates is below 3.
+        UserError: low and high are not 0 < low < high, or updates is below 3.
 
     Source: Smith 2017, arXiv:1506.01186, section 3.3, with geometric steps.
 
@@ -63,9 +65,9 @@ def lr_range_test(
     (True, '0.298 above 0.286, where it begins to rise')
     """
     if not 0.0 < low < high < math.inf:
-        raise ValueError(f"low={low}, high={high}: give finite learning rates with 0 < low < high.")
+        raise UserError(f"low={low}, high={high}: give finite learning rates with 0 < low < high.")
     if updates < 3:
-        raise ValueError(f"updates={updates}: give 3 or more.")
+        raise UserError(f"updates={updates}: give 3 or more.")
     points: list[tuple[float, float]] = []
     mean, lowest, limit = 0.0, math.inf, math.inf
     for update in range(updates):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from hfwarmup.errors import UserError
+
 
 def stability_threshold(optimizer: Optimizer) -> float:
     """The sharpness above which a step at the optimizer's learning rate overshoots further each time.
@@ -22,7 +24,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
     Where groups differ, the one with the largest learning rate counts.
 
     Raises:
-        ValueError: no threshold is known for the optimizer, or its learning rate is 0.
+        UserError: no threshold is known for the optimizer, or its learning rate is 0.
 
     Source: Cohen et al. 2021, arXiv:2103.00065, appendix B; Cohen et al. 2022, arXiv:2207.14484, for Adam.
 
@@ -35,7 +37,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
     group = max(optimizer.param_groups, key=lambda group: float(group["lr"]))
     lr, decay = float(group["lr"]), group.get("weight_decay", 0.0)
     if lr <= 0.0:
-        raise ValueError(f"learning rate {lr}: no sharpness is too high for a step of 0; measure later.")
+        raise UserError(f"learning rate {lr}: no sharpness is too high for a step of 0; measure later.")
     if isinstance(optimizer, SGD):
         beta, dampening = group["momentum"], group["dampening"]
         if group["nesterov"]:
@@ -45,7 +47,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
         beta1 = float(group["betas"][0])
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
         return (2 / lr - (decay if decoupled else 0.0)) * (1 + beta1) / (1 - beta1)
-    raise ValueError(f"{type(optimizer).__name__}: its stability threshold is not known; use SGD, Adam or AdamW.")
+    raise UserError(f"{type(optimizer).__name__}: its stability threshold is not known; use SGD, Adam or AdamW.")
 
 
 def adam_preconditioner(optimizer: Optimizer, gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -59,14 +61,14 @@ def adam_preconditioner(optimizer: Optimizer, gradients: Sequence[Tensor]) -> li
         gradients: a tensor a parameter, in the order of the optimizer's groups.
 
     Raises:
-        ValueError: the optimizer is another one.
+        UserError: the optimizer is another one.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> adam_preconditioner(torch.optim.Adam([weight], eps=0.0), [torch.tensor([3.0, 4.0])])
     [tensor([0.3000, 0.4000])]
     """
     if not isinstance(optimizer, (Adam, AdamW)):
-        raise ValueError(f"{type(optimizer).__name__} has no preconditioner of Adam's form; use Adam or AdamW.")
+        raise UserError(f"{type(optimizer).__name__} has no preconditioner of Adam's form; use Adam or AdamW.")
     given = iter(gradients)
     found = []
     for group in optimizer.param_groups:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from hfwarmup.errors import RunStopped
+
 
 class GIAdamW(AdamW):
     """AdamW with v_0 = mean of g^2 over the batches seen before the first update, and both bias corrections kept.
@@ -69,7 +71,7 @@ class GIAdamW(AdamW):
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not group["observed_batches"] and any(self.state.get(parameter) for parameter in parameters):
-                raise RuntimeError(
+                raise RunStopped(
                     "GIAdamW has a second moment already; call observe_gradients before the first step, "
                     "and not after loading a state."
                 )

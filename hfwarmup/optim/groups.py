@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from hfwarmup.errors import UserError
 from hfwarmup.schedules.named import own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
 
@@ -27,7 +28,7 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
             expression that is found counts.
 
     Raises:
-        ValueError: an expression that is in no trainable parameter's name, or a factor that is not above 0.
+        UserError: an expression that is in no trainable parameter's name, or a factor that is not above 0.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> from torch.optim import SGD
@@ -39,9 +40,9 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
     names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for pattern, factor in stretch.items():
         if not factor > 0:
-            raise ValueError(f"stretch {pattern!r}: {factor} is not above 0; give a factor of the warmup's length.")
+            raise UserError(f"stretch {pattern!r}: {factor} is not above 0; give a factor of the warmup's length.")
         if not any(re.search(pattern, name) for name in names.values()):
-            raise ValueError(
+            raise UserError(
                 f"stretch {pattern!r} is in no parameter's name; the last one is {list(names.values())[-1]!r}."
             )
     groups: list[dict[str, Any]] = []
@@ -70,7 +71,7 @@ def with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dict
     found = {group["betas"][1] for group in optimizer.param_groups if "betas" in group}
     if len(found) != 1:
         seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
-        raise ValueError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
+        raise UserError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
     return {**options, "beta2": float(found.pop())}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from hfwarmup.optim.resume import OnScheduleChange
-from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.errors import UserError
+from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 
 _PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
@@ -21,7 +21,7 @@ def plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | Non
         return None
     lowest_peak = min((peak for peak in spec.peak_lrs if peak > 0.0), default=0.0)
     if options.min_lr > lowest_peak:
-        raise ValueError(f"min_lr={options.min_lr} is above the peak learning rate {lowest_peak}; lower it.")
+        raise UserError(f"min_lr={options.min_lr} is above the peak learning rate {lowest_peak}; lower it.")
     return ReduceLROnPlateau(
         optimizer,
         mode=options.mode,
@@ -64,7 +64,7 @@ def check_kept(after: LRScheduler | None, state: dict[str, Any] | None, policy: 
     """
     if policy != "config" and (after is None) != (state is None):
         which = "the checkpoint's schedule" if after is None else "this schedule"
-        raise ValueError(
+        raise UserError(
             f"only {which} has a scheduler after its warmup; build the one of the checkpoint again, "
             "or pass on_schedule_change=config to follow this one from here on."
         )

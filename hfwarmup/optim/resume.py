@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
-from hfwarmup.schedules.spec import ScheduleSpec
+from hfwarmup.errors import UserError
+from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 
 logger = logging.getLogger(__name__)
-
-OnScheduleChange = Literal["error", "config", "checkpoint"]
-"""error stops the run; config follows the configured schedule; checkpoint goes on with the saved one."""
 
 
 def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChange, *, step: int) -> ScheduleSpec:
@@ -23,7 +20,7 @@ def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChan
         return configured
     listed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in differences.items())
     if policy == "error":
-        raise ValueError(
+        raise UserError(
             f"schedule changed since the checkpoint at update {step}: {listed}; {_remedy(set(differences))}"
         )
     old_lr, new_lr = max(saved.learning_rates(step)), max(configured.learning_rates(step))
@@ -41,7 +38,7 @@ def measured_start(critical_lr: float | None, policy: OnScheduleChange, *, step:
     0, which starts the ramp where it starts without, under `checkpoint` when there is none; else that is a ValueError.
     """
     if critical_lr is None and policy != "checkpoint":
-        raise ValueError(
+        raise UserError(
             f"initial_lr='auto' is measured when a run begins, and the checkpoint at update {step} did not; give "
             "initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule."
         )

@@ -12,11 +12,12 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from hfwarmup.errors import UserError, check_choice
 from hfwarmup.optim.groups import UpdateCounter, warmup_stretches, with_beta2
 from hfwarmup.optim.handover import check_kept, plateau, rescale, restore
-from hfwarmup.optim.resume import OnScheduleChange, measured_start, settle
+from hfwarmup.optim.resume import measured_start, settle
 from hfwarmup.optim.weight_decay import ScaledWeightDecay, check_weight_decay
-from hfwarmup.schedules.spec import ScheduleSpec, without_auto
+from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec, without_auto
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class WarmupScheduler(LRScheduler):
             callback calls when the run begins.
 
     Raises:
-        ValueError: one line with what is wrong, its value and the remedy.
+        UserError: one line with what is wrong, its value and the remedy.
 
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     >>> scheduler = WarmupScheduler(optimizer, "warmup_linear", num_warmup_steps=2, num_training_steps=4)
@@ -71,8 +72,8 @@ class WarmupScheduler(LRScheduler):
         on_lr_mismatch: OnLrMismatch = "warn",
         **options: Any,
     ) -> None:
-        _check_choice("on_schedule_change", on_schedule_change, get_args(OnScheduleChange))
-        _check_choice("on_lr_mismatch", on_lr_mismatch, get_args(OnLrMismatch))
+        check_choice("on_schedule_change", on_schedule_change, get_args(OnScheduleChange))
+        check_choice("on_lr_mismatch", on_lr_mismatch, get_args(OnLrMismatch))
         # accelerate's wrapper has no step hooks; the optimizer that it wraps has.
         optimizer = getattr(optimizer, "optimizer", optimizer)
         groups = optimizer.param_groups
@@ -89,7 +90,7 @@ class WarmupScheduler(LRScheduler):
             warmup_stretch=warmup_stretches(optimizer),
         )
         if after is not None and self.spec.resolved.decay != "constant":
-            raise ValueError(
+            raise UserError(
                 f"decay={self.spec.resolved.decay!r} beside {type(after).__name__}, which decays; drop one."
             )
         self.after = after if after is not None else plateau(optimizer, self.spec)
@@ -131,7 +132,7 @@ class WarmupScheduler(LRScheduler):
             self._apply(self._learning_rates(self.last_epoch))
             return
         if self.awaits_critical_lr:
-            raise ValueError(
+            raise UserError(
                 "initial_lr='auto' is measured by a Trainer and was not; give initial_lr a number, or call "
                 "start_at_critical_lr before the first update."
             )
@@ -156,7 +157,7 @@ class WarmupScheduler(LRScheduler):
         Raises ValueError when no ReduceLROnPlateau follows the warmup.
         """
         if not isinstance(self.after, ReduceLROnPlateau):
-            raise ValueError(f"schedule {self.spec.name!r} listens to no metric; use 'warmup_plateau'.")
+            raise UserError(f"schedule {self.spec.name!r} listens to no metric; use 'warmup_plateau'.")
         if self.last_epoch >= self._warmup_steps:
             self.after.step(metric)
             self._follow_after()
@@ -217,7 +218,7 @@ class WarmupScheduler(LRScheduler):
 
     def _check_groups(self, learning_rates: Sized) -> None:
         if len(self.optimizer.param_groups) != len(learning_rates):
-            raise ValueError(
+            raise UserError(
                 f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, and had {len(learning_rates)} "
                 "when the scheduler was made; add groups before making it."
             )
@@ -240,7 +241,7 @@ class WarmupScheduler(LRScheduler):
         Raises ValueError when the schedules differ and the policy is `error`, or when the state is another scheduler's.
         """
         if "schedule" not in state_dict:
-            raise ValueError(
+            raise UserError(
                 "the checkpoint's scheduler is not a WarmupScheduler; "
                 "resume with the schedule that wrote it, or start a new run from its weights."
             )
@@ -281,8 +282,3 @@ class WarmupScheduler(LRScheduler):
         vars(self).update(state)
         self._learning_rates = self.spec.learning_rates
         self.optimizer.register_step_post_hook(self._updates)  # a copied optimizer has lost its hooks
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: choose one of {', '.join(choices)}.")

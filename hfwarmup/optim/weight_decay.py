@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from hfwarmup.errors import UserError
 from hfwarmup.schedules.curve import Levels
 from hfwarmup.schedules.spec import ScheduleSpec
 
@@ -32,7 +33,7 @@ def decay_coefficient(mode: str, weight_decay: float, *, lr: float, peak_lr: flo
         return weight_decay * lr / peak_lr
     if mode == "constant":
         if lr == 0.0:
-            raise ValueError(
+            raise UserError(
                 "weight_decay='constant' divides by the learning rate, which reaches 0; set initial_lr and final_lr."
             )
         return weight_decay / lr

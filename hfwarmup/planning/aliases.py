@@ -44,7 +44,7 @@ MOVED = {
     "num_epochs": "num_train_epochs",
     "max_epochs": "num_train_epochs",
     "batch_size": "per_device_train_batch_size",
-    "train_batch_size": "global_batch_size",
+    "train_batch_size": "target_batch_size",
     "micro_batch_size": "per_device_train_batch_size",
     "accumulate_grad_batches": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
+from hfwarmup.errors import UserError, did_you_mean
 from hfwarmup.planning.aliases import moved_to
-from hfwarmup.schedules.options import did_you_mean
-
-
-class ConfigError(ValueError):
-    """All that is wrong with a config, one line each."""
-
-    def __init__(self, findings: Sequence[str]) -> None:
-        self.findings = tuple(findings)
-        super().__init__("\n".join(findings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +36,22 @@ class ConfigFile:
 def load_config(path: Path) -> ConfigFile:
     """A YAML file (YAML 1.2: `2e-5` is a number) with the line of each setting.
 
-    Raises ConfigError for a file that cannot be read as a map of settings.
+    Raises UserError for a file that cannot be read as a map of settings.
     """
     if not path.is_file():
-        raise ConfigError([f"{path}: no such config file; see configs/ for those that come with the recipes."])
+        raise UserError(f"{path}: no such config file; see configs/ for those that come with the recipes.")
     try:
         root, values = _compose(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = str(error.problem or error.context or "not YAML").splitlines()[0]
-        raise ConfigError([f"{path}{line}: {problem}."]) from None
+        raise UserError(f"{path}{line}: {problem}.") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: not YAML text ({str(error).splitlines()[0]})."]) from None
+        raise UserError(f"{path}: not YAML text ({str(error).splitlines()[0]}).") from None
     if root is None:
         return ConfigFile(path=path, values={}, lines={}, duplicates=())
     if not isinstance(root, MappingNode):
-        raise ConfigError([f"{path}: a config is a map of settings, one `name: value` a line."])
+        raise UserError(f"{path}: a config is a map of settings, one `name: value` a line.")
     return ConfigFile(
         path=path,
         values={str(key): value for key, value in values.items()},
@@ -75,7 +67,7 @@ def read_config(
 ) -> dict[str, Any]:
     """The settings of one YAML file, when nothing is wrong with them.
 
-    Raises ConfigError as `load_config` does, and with every duplicate key, every key that is not `known` (None: all
+    Raises UserError as `load_config` does, and with every duplicate key, every key that is not `known` (None: all
     are) and every value of which `check(key, value)` has something to say, each with file and line.
     """
     config = load_config(path)
@@ -86,7 +78,7 @@ def read_config(
         if finding is not None:
             findings.add((config.line(key), finding))
     if findings:
-        raise ConfigError([f"{path}:{line}: {finding}" for line, finding in sorted(findings)])
+        raise UserError(*[f"{path}:{line}: {finding}" for line, finding in sorted(findings)])
     return config.values
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
 
-from hfwarmup.schedules.options import did_you_mean
+from hfwarmup.errors import UserError, did_you_mean
 
 Unit = Literal["steps", "%", "epochs", "samples", "tokens"]
 
@@ -44,7 +44,7 @@ class Duration:
 
     def __post_init__(self) -> None:
         if not 0 <= self.amount < math.inf:
-            raise ValueError(f"amount={self.amount}: give a finite length, 0 or more.")
+            raise UserError(f"amount={self.amount}: give a finite length, 0 or more.")
 
     def __str__(self) -> str:
         number = f"{self.amount:,.6g}" if self.amount < 10**6 else f"{self.amount:,.0f}"
@@ -103,7 +103,7 @@ class Duration:
 
     def _need(self, value: float | None, name: str) -> float:
         if value is None or value <= 0:
-            raise ValueError(
+            raise UserError(
                 f"duration '{self}' needs {name} to become steps, and it is {value}; give {name}, or steps."
             )
         return value
@@ -130,7 +130,7 @@ def update_steps(
     32
     """
     if drop_last and num_samples < batch_size * num_processes:
-        raise ValueError(
+        raise UserError(
             f"{num_samples} samples are less than one batch of {batch_size} for each of {num_processes} processes, and "
             "dataloader_drop_last leaves none; lower the batch, or keep the last one."
         )
@@ -150,36 +150,36 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     Duration(amount=20000000.0, unit='tokens')
     >>> parse_duration(1.0)
     Traceback (most recent call last):
-    ValueError: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean.
+    hfwarmup.errors.UserError: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean.
     """
     if isinstance(text, Duration):
         return text
     if isinstance(text, bool) or not isinstance(text, (str, Real)):
-        raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
+        raise UserError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
     match = _PATTERN.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
+        raise UserError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
     prefix, unit_word = _split_words(match["words"])
     if unit_word not in _UNITS:
         known = sorted(word for word in _UNITS if word)
-        raise ValueError(
+        raise UserError(
             f"duration {text!r} has the unknown unit {unit_word!r}{did_you_mean(unit_word, known)} "
             "Use steps, %, epochs, samples or tokens."
         )
     amount = float(match["number"].replace("_", "").replace(",", "")) * _PREFIXES[prefix]
     if not math.isfinite(amount):
-        raise ValueError(f"duration {text!r} is not finite; give a number of updates, or a share such as '5%'.")
+        raise UserError(f"duration {text!r} is not finite; give a number of updates, or a share such as '5%'.")
     unit = _UNITS[unit_word]
     bare = unit_word == "" and prefix == ""
     if bare and (amount != int(amount) or (amount == 1 and not match["number"].isdigit())):
         if amount > 1:
-            raise ValueError(f"duration {text!r} is no whole number of steps; write for example '{amount:.0f} steps'.")
+            raise UserError(f"duration {text!r} is no whole number of steps; write for example '{amount:.0f} steps'.")
         steps = "1 step" if amount == 1 else f"{amount:g} of a step"
-        raise ValueError(
+        raise UserError(
             f"duration {text!r} can be read as '{steps}' or as '{amount * 100:g}%'; write the one you mean."
         )
     if unit == "%" and amount > 100:
-        raise ValueError(f"duration {text!r} is more than the whole run; give at most 100%.")
+        raise UserError(f"duration {text!r} is more than the whole run; give at most 100%.")
     return Duration(amount=amount, unit=unit)
 
 

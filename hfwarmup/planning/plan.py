@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from hfwarmup.errors import UserError, did_you_mean
 from hfwarmup.planning.durations import Duration, parse_duration, whole_steps
 from hfwarmup.planning.ranges import ABOVE_ZERO, COUNT, LEARNING_RATE, SHARE, check_range
-from hfwarmup.schedules.options import did_you_mean, plain
+from hfwarmup.schedules.options import plain
 
 LrScaling = Literal["linear", "sqrt", "none"]
 WarmupScaling = Literal["linear", "constant_samples", "constant_steps", "sqrt"]
@@ -65,6 +66,8 @@ class Plan:
     """tokens seen by the end of the warmup, when the tokens of a sample are known"""
     warmup_fraction: float
     """share of the run"""
+    length_from_beta2: bool = False
+    """whether the schedule takes the warmup's length from Adam's beta2"""
     schedule: str = ""
     """the schedule's name, where the plan is one of a schedule"""
     first_lr: float | None = None
@@ -125,7 +128,7 @@ def plan_run(
         tokens_per_sample: for warmups in tokens, and to report tokens.
 
     Raises:
-        ValueError: one line with what is wrong, its value and the remedy.
+        UserError: one line with what is wrong, its value and the remedy.
 
     >>> plan = plan_run(learning_rate=3e-4, warmup="2000", total_steps=100_000, global_batch_size=256,
     ...                 reference_batch_size=32)
@@ -193,9 +196,9 @@ def _global_batch(
         check_range(name, count, COUNT)
     if per_device is None:
         if global_batch_size is None:
-            raise ValueError("no batch size: give global_batch_size, or per_device_batch_size and its factors.")
+            raise UserError("no batch size: give global_batch_size, or per_device_batch_size and its factors.")
         if num_processes * accumulation > 1:
-            raise ValueError(
+            raise UserError(
                 f"global_batch_size={global_batch_size} has num_processes={num_processes} and "
                 f"gradient_accumulation_steps={accumulation} in it already; drop them, or give per_device_batch_size."
             )
@@ -203,7 +206,7 @@ def _global_batch(
     product = per_device * num_processes * accumulation
     factors = f"{per_device} per device x {num_processes} processes x {accumulation} accumulation"
     if global_batch_size not in (None, product):
-        raise ValueError(f"global_batch_size={global_batch_size}, but {factors} = {product}; give one of the two.")
+        raise UserError(f"global_batch_size={global_batch_size}, but {factors} = {product}; give one of the two.")
     return product, f"global batch {product} = {factors}"
 
 
@@ -258,5 +261,5 @@ def _warmup_length(steps: int, total_steps: int, samples: int, tokens: int | Non
 
 def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float], str]:
     if name not in rules:
-        raise ValueError(f"{option}={name!r}{did_you_mean(str(name), rules)} Choose one of {', '.join(rules)}.")
+        raise UserError(f"{option}={name!r}{did_you_mean(str(name), rules)} Choose one of {', '.join(rules)}.")
     return rules[name]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple
 
+from hfwarmup.errors import UserError
+
 
 class Range(NamedTuple):
     """What a number may be."""
@@ -28,7 +30,7 @@ RANGES = {
         lambda value: 0 <= value < math.inf, "give a number of updates, 0 or more, or below 1 a share of the run."
     ),
     "reference_batch_size": COUNT,
-    "global_batch_size": COUNT,
+    "target_batch_size": COUNT,
     "max_warmup_fraction": SHARE,
     "per_device_train_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
@@ -39,7 +41,7 @@ RANGES = {
     "num_train_epochs": Range(lambda value: 0 < value < math.inf, "give a number of epochs above 0, or max_steps."),
     "adam_beta2": Range(lambda value: 0 <= value < 1, "give a number from 0 up to, not including, 1."),
     "noise_scale_samples": ABOVE_ZERO,
-    "block_size": ABOVE_ZERO,
+    "tokens_per_sample": ABOVE_ZERO,
 }
 """Setting -> what it may be."""
 
@@ -96,7 +98,7 @@ def check_range(name: str, value: Any, allowed: Range) -> None:
 
     >>> check_range("num_processes", 0, COUNT)
     Traceback (most recent call last):
-    ValueError: num_processes=0: give a whole number, 1 or more.
+    hfwarmup.errors.UserError: num_processes=0: give a whole number, 1 or more.
     """
     if (finding := outside(name, value, allowed)) is not None:
-        raise ValueError(finding)
+        raise UserError(finding)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from hfwarmup.schedules.options import did_you_mean
+from hfwarmup.errors import UserError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = (_PACKAGE / "_recipes").is_dir()
@@ -36,7 +36,7 @@ def find_recipe(name: str) -> Path:
     """
     if name not in recipe_names():
         names = ", ".join(recipe_names())
-        raise ValueError(f"no recipe {name!r}{did_you_mean(name, recipe_names())} Choose one of {names}.")
+        raise UserError(f"no recipe {name!r}{did_you_mean(name, recipe_names())} Choose one of {names}.")
     return RECIPES / f"{name}.py"
 
 
@@ -101,7 +101,7 @@ def import_script(script: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"{script.name} needs {error.name}, which is not installed; pip install 'hfwarmup[sft]' brings what the "
             "recipes need."
         ) from None

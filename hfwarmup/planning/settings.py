@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from hfwarmup.errors import UserError
 from hfwarmup.planning import caveats
+from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.durations import Duration, parse_duration, update_steps
-from hfwarmup.planning.plan import LrScaling, Plan, WarmupScaling, plan_run
+from hfwarmup.planning.plan import Plan, plan_run
 from hfwarmup.planning.ranges import COUNT, check_range, kind_mistakes, range_mistakes
 from hfwarmup.schedules.curve import beta2_warmup_steps
 from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
@@ -42,29 +44,30 @@ TRANSFORMERS_SCHEDULES = (
 """The schedules of transformers itself, whose batch, peak and warmup are planned and whose curve is its own matter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings:
-    """The settings that decide batch, peak, warmup and curve, under the names of the recipes' arguments."""
+DEFAULT_LEARNING_RATE = 1e-3
+"""The peak of a recipe whose config is silent."""
 
-    learning_rate: float = 1e-3
-    warmup: str | int | float | Duration = ""
+
+@dataclass(kw_only=True)
+class PlanSettings(WarmupArguments):
+    """The settings that decide batch, peak, warmup and curve: the warmup's, and those of TrainingArguments beside them.
+
+    The defaults are those of a recipe: transformers' own, but for the peak.
+    """
+
+    learning_rate: float = DEFAULT_LEARNING_RATE
     warmup_steps: float = 0
-    reference_batch_size: int | None = None
-    global_batch_size: int | None = None
-    lr_scaling: LrScaling = "linear"
-    warmup_scaling: WarmupScaling = "linear"
-    max_warmup_fraction: float = 0.5
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     dataloader_drop_last: bool = False
     max_steps: int = -1
     num_train_epochs: float = 3.0
-    block_size: int | None = None
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
     adam_beta2: float = 0.999
     optim: str = "adamw_torch_fused"
-    noise_scale_samples: float | None = None
+    tokens_per_sample: int | None = None
+    """tokens of a training sample; None: not known"""
     model: str | None = None
     """the checkpoint to start from; empty: a new model; None: not known"""
 
@@ -83,14 +86,14 @@ class PlanSettings:
             total_steps: updates of the run; None: `max_steps`, or those of `num_train_epochs`.
 
         Raises ValueError as `plan_run` does, and when the warmup is given twice, where the schedule has a length of its
-        own, when `global_batch_size` does not divide, or when the length of the run cannot be known.
+        own, when `target_batch_size` does not divide, or when the length of the run cannot be known.
         """
         if mistakes := self.mistakes():
-            raise ValueError("\n".join(message for _, message in mistakes))
+            raise UserError("\n".join(message for _, message in mistakes))
         check_range("num_processes", num_processes, COUNT)
         check_range("num_samples", num_samples, COUNT)
         if num_samples is None and self._warmup_in_epochs:
-            raise ValueError(_in_epochs(f"warmup={str(self.warmup)!r}", "a warmup in steps"))
+            raise UserError(_in_epochs(f"warmup={str(self.warmup)!r}", "a warmup in steps"))
         accumulation = self.accumulation(num_processes)
         total_steps = total_steps or self._total_steps(num_processes, accumulation, num_samples)
         from_beta2 = self.takes_warmup_from_beta2
@@ -107,7 +110,7 @@ class PlanSettings:
             warmup_scaling="constant_steps" if from_beta2 else self.warmup_scaling,
             max_warmup_fraction=1.0 if from_beta2 else self.max_warmup_fraction,
             samples_per_epoch=num_samples,
-            tokens_per_sample=self.block_size,
+            tokens_per_sample=self.tokens_per_sample,
         )
         d_model = self._curve_options().get("d_model")
         plan = plan if d_model is None else _absolute_peak(plan, d_model)
@@ -172,22 +175,22 @@ class PlanSettings:
         return duration.unit == "epochs" and duration.amount > 0
 
     def accumulation(self, num_processes: int) -> int:
-        """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `global_batch_size`."""
-        if self.global_batch_size is None:
+        """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `target_batch_size`."""
+        if self.target_batch_size is None:
             return self.gradient_accumulation_steps
         micro_batch = self.per_device_train_batch_size * num_processes
-        if self.global_batch_size < micro_batch or self.global_batch_size % micro_batch:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is no multiple of {self.per_device_train_batch_size} per "
-                f"device x {num_processes} processes; change per_device_train_batch_size or global_batch_size."
+        if self.target_batch_size < micro_batch or self.target_batch_size % micro_batch:
+            raise UserError(
+                f"target_batch_size={self.target_batch_size} is no multiple of {self.per_device_train_batch_size} per "
+                f"device x {num_processes} processes; change per_device_train_batch_size or target_batch_size."
             )
-        return self.global_batch_size // micro_batch
+        return self.target_batch_size // micro_batch
 
     def _total_steps(self, num_processes: int, accumulation: int, num_samples: int | None) -> int:
         if self.max_steps > 0:
             return self.max_steps
         if num_samples is None:
-            raise ValueError(_in_epochs(f"num_train_epochs={self.num_train_epochs:g}", "max_steps"))
+            raise UserError(_in_epochs(f"num_train_epochs={self.num_train_epochs:g}", "max_steps"))
         return update_steps(
             num_samples,
             epochs=self.num_train_epochs,
@@ -221,6 +224,7 @@ class PlanSettings:
         return replace(
             plan,
             schedule=spec.name,
+            length_from_beta2=self.takes_warmup_from_beta2,
             first_lr=None if measured else spec.learning_rates(0)[0],
             last_lr=spec.learning_rates(plan.total_steps - 1)[0],
             reasons=(*plan.reasons, MEASURED_START if measured else spec.summary()),
@@ -228,7 +232,7 @@ class PlanSettings:
 
     def _with_caveats(self, plan: Plan) -> Plan:
         """The plan with what deserves a second look."""
-        pretraining = self.model == "" and self.block_size is not None
+        pretraining = self.model == "" and self.tokens_per_sample is not None
         peak_is_scaled = "d_model" not in self._curve_options()
         found = (
             caveats.short_warmup(plan.warmup_steps, plan.total_steps) if pretraining else None,
@@ -258,9 +262,9 @@ class PlanSettings:
             return
         if self.warmup_steps:
             steps = str(self.warmup_steps).removesuffix(".0")
-            raise ValueError(f"warmup={str(self.warmup)!r} and warmup_steps={steps} are both given; keep warmup.")
+            raise UserError(f"warmup={str(self.warmup)!r} and warmup_steps={steps} are both given; keep warmup.")
         if self.takes_warmup_from_beta2:
-            raise ValueError(
+            raise UserError(
                 f"warmup={str(self.warmup)!r}: schedule {self.lr_scheduler_type!r} takes its length from adam_beta2; "
                 "leave warmup empty."
             )

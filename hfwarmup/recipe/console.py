@@ -17,8 +17,8 @@ import torch.distributed as dist
 import transformers
 from tqdm.auto import tqdm
 
-from hfwarmup.trainer.callbacks import is_rank_zero
 from hfwarmup.trainer.launch_check import check_launch
+from hfwarmup.trainer.running import is_rank_zero
 
 
 def speak_from_rank_zero() -> None:

@@ -16,7 +16,8 @@ import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Value
 
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments
 
 _TEXT_SUFFIXES = {".txt", ".py", ".md"}
 _TABLE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -58,7 +59,7 @@ def load_rows(data: DataArguments, cache_dir: str | None = None) -> DatasetDict:
 
 def _train_and_validation(data: DataArguments, splits: Mapping[str, Dataset]) -> DatasetDict:
     if "train" not in splits:
-        raise ValueError(f"dataset={data.dataset}: no train split, only {', '.join(splits)}; name files.")
+        raise UserError(f"dataset={data.dataset}: no train split, only {', '.join(splits)}; name files.")
     validation = [splits[name] for name in _VALIDATION_SPLITS if name in splits][:1]
     return DatasetDict(zip(("train", "validation"), [splits["train"], *validation], strict=False))
 
@@ -72,7 +73,7 @@ def _load_splits(data: DataArguments, cache_dir: str | None) -> Mapping[str, Dat
     tables = [file for file in files if file.suffix.lower() in _TABLE_BUILDERS]
     texts = [file for file in files if file not in tables and not (tables and file.name == "README.md")]
     if tables and texts:
-        raise ValueError(
+        raise UserError(
             f"dataset={data.dataset}: holds tables ({tables[0].name}) and text files ({texts[0].name}); "
             "name one kind, for example with a glob."
         )
@@ -84,7 +85,7 @@ def _load_splits(data: DataArguments, cache_dir: str | None) -> Mapping[str, Dat
 
 def _check_found(data: DataArguments, tables: list[Path], kinds: set[str]) -> None:
     if not tables and not _is_hub_name(data.dataset):
-        raise ValueError(
+        raise UserError(
             f"dataset={data.dataset}: no such file, or none of a known kind ({' '.join(sorted(kinds))}); "
             "correct the path."
         )
@@ -116,9 +117,9 @@ def _local_files(pattern: str) -> tuple[Path, list[Path]]:
 def _read_documents(data: DataArguments, root: Path, files: list[Path], cache_dir: str | None) -> Dataset:
     _refuse_hub_options(data)
     if data.text_column != DataArguments.text_column:
-        raise ValueError(f"text_column={data.text_column}: dataset={data.dataset} is text without columns; omit it.")
+        raise UserError(f"text_column={data.text_column}: dataset={data.dataset} is text without columns; omit it.")
     if not files:
-        raise ValueError(f"dataset={data.dataset}: no .py file below {root}; name a file, a folder or a hub dataset.")
+        raise UserError(f"dataset={data.dataset}: no .py file below {root}; name a file, a folder or a hub dataset.")
     # Size and time of change are there for the cache's key: an edited file is read again. A list would become shards.
     listing = tuple(
         (file.relative_to(root).as_posix(), str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
@@ -168,19 +169,17 @@ def _load_tables(data: DataArguments, files: list[Path], cache_dir: str | None) 
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         remedy = "correct the file" if files else "without a network name local files, or 'stdlib'"
         reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"dataset={data.dataset}: cannot be loaded ({reason}); {remedy}.") from error
+        raise UserError(f"dataset={data.dataset}: cannot be loaded ({reason}); {remedy}.") from error
 
 
 def _refuse_hub_options(data: DataArguments) -> None:
     if data.dataset_config:
-        raise ValueError(
-            f"dataset_config={data.dataset_config}: dataset={data.dataset} is local and has none; omit it."
-        )
+        raise UserError(f"dataset_config={data.dataset_config}: dataset={data.dataset} is local and has none; omit it.")
 
 
 def _text_only(split: Dataset, data: DataArguments) -> Dataset:
     if data.text_column not in split.column_names:
-        raise ValueError(
+        raise UserError(
             f"text_column={data.text_column}: not a column of dataset={data.dataset}; "
             f"choose one of {', '.join(split.column_names)}."
         )
@@ -190,7 +189,7 @@ def _text_only(split: Dataset, data: DataArguments) -> Dataset:
 
 def _hold_out(documents: Dataset, data: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     if len(documents) < 2:
-        raise ValueError(
+        raise UserError(
             f"dataset={data.dataset}: {len(documents)} document(s) cannot be split; give several files, or more text."
         )
     key = "source" if "source" in documents.column_names else "text"

@@ -25,7 +25,8 @@ from datasets.table import InMemoryTable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
@@ -127,13 +128,13 @@ def _load_tokenizer(data: DataArguments) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"tokenizer={data.tokenizer}: cannot be loaded ({reason}); name a local folder, or omit it to train one."
         ) from error
     if tokenizer.eos_token is None:
         tokenizer.eos_token = tokenizer.sep_token  # BERT's own: [SEP] ends its texts
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.eos_token_id is None:
-        raise ValueError(f"tokenizer={data.tokenizer}: is not a fast one with an eos token; choose one that is.")
+        raise UserError(f"tokenizer={data.tokenizer}: is not a fast one with an eos token; choose one that is.")
     if data.vocab_size != DataArguments.vocab_size:
         logger.warning("vocab_size=%d is ignored: tokenizer=%s has its own.", data.vocab_size, data.tokenizer)
     if data.uncased:
@@ -267,7 +268,7 @@ def _cut(chunks: list[pa.Array], block_size: int) -> Iterator[pa.Array]:
     """Runs of whole blocks, in the order of the stream, and last the less than one block that is left over."""
     num_tokens = sum(map(len, chunks))
     if num_tokens < block_size:
-        raise ValueError(
+        raise UserError(
             f"block_size={block_size}: the documents have only {num_tokens} tokens; lower block_size, give more text, "
             "or, if this is the validation split, raise validation_fraction."
         )

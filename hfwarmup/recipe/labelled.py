@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Value
 
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.corpus import load_rows
 
 _STRINGS = ("string", "large_string")
@@ -25,12 +26,12 @@ def load_labelled(data: DataArguments, label_column: str) -> DatasetDict:
             _check_column(data, split, flag, column)
     kind = splits["train"].features[data.text_column]
     if not isinstance(kind, Value) or kind.dtype not in _STRINGS:
-        raise ValueError(f"text_column={data.text_column}: holds {kind}, no text; name the column of the texts.")
+        raise UserError(f"text_column={data.text_column}: holds {kind}, no text; name the column of the texts.")
     if "validation" not in splits and len(splits["train"]) < 2:
-        raise ValueError(f"dataset={data.dataset}: a single row cannot be split; give more.")
+        raise UserError(f"dataset={data.dataset}: a single row cannot be split; give more.")
     labels = {label for split in splits.values() for label in split.unique(label_column)}
     if len(labels) < 2:
-        raise ValueError(
+        raise UserError(
             f"label_column={label_column}: every row has {labels.pop()!r}, there is nothing to tell apart; "
             "add rows, or name another column."
         )
@@ -40,14 +41,14 @@ def load_labelled(data: DataArguments, label_column: str) -> DatasetDict:
 
 def _check_column(data: DataArguments, split: Dataset, flag: str, column: str) -> None:
     if column not in split.column_names:
-        raise ValueError(
+        raise UserError(
             f"{flag}={column}: dataset={data.dataset} has the columns {', '.join(split.column_names)}; "
             f"choose one with --{flag}."
         )
     values = split.with_format("arrow")[:][column]
     missing = pc.sum(pc.is_null(values, nan_is_null=True)).as_py()
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{flag}={column}: {missing} of {len(split)} rows of dataset={data.dataset} have no value there "
             "(empty, NA, null, None and nan count as none); fill or drop them."
         )

@@ -11,6 +11,8 @@ import evaluate
 import numpy as np
 from datasets import Features, Value
 
+from hfwarmup.errors import UserError
+
 _CHRF_ORDER = 6
 _CHRF_BETA = 2.0
 
@@ -168,7 +170,7 @@ def load_metric(name: str) -> evaluate.Metric:
     try:
         return evaluate.load(name)
     except (OSError, ImportError) as error:
-        raise ValueError(
+        raise UserError(
             f"metric={name}: is not shipped ({', '.join(SHIPPED_METRICS)}) and cannot be loaded from the hub "
             f"({' '.join(str(error).split())}); choose a shipped one."
         ) from error

@@ -10,8 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hfwarmup.recipe.arguments import ModelArguments
-from hfwarmup.schedules.options import did_you_mean
+from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.planning.arguments import ModelArguments
 
 
 def build_model(
@@ -33,7 +33,7 @@ def build_model(
     try:
         return auto_class.from_pretrained(model.model, **settings)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"model={model.model}: cannot be loaded ({str(error).splitlines()[0]}); name a checkpoint's folder."
         ) from error
 
@@ -47,19 +47,19 @@ def new_config(
     for an unknown architecture and for a setting that it does not have, which transformers would keep in silence.
     """
     if not model.model_type:
-        raise ValueError(
+        raise UserError(
             "no model is named; give --config with a file of configs/, or a model, or model_type and config_overrides."
         )
     if model.model_type not in CONFIG_MAPPING:
         known = list(CONFIG_MAPPING.keys())
-        raise ValueError(
+        raise UserError(
             f"model_type={model.model_type!r} is no architecture of transformers{did_you_mean(model.model_type, known)}"
         )
     blank = AutoConfig.for_model(model.model_type)
     unknown = [name for name in model.overrides if not hasattr(blank, name)]
     if unknown:
         hint = did_you_mean(unknown[0], list(blank.to_dict()))
-        raise ValueError(f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{hint}")
+        raise UserError(f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{hint}")
     settings_of_data: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": block_size,
@@ -79,6 +79,6 @@ def _said_in_one_line(model: ModelArguments) -> Iterator[None]:
         yield
     except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"config_overrides={model.overrides}: {model.model_type} cannot be built so ({reason}); change them."
         ) from error

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hfwarmup.errors import UserError, nearest
 from hfwarmup.planning.aliases import MOVED, moved_to
-from hfwarmup.planning.config import ConfigError, ConfigFile, load_config, unknown_key
+from hfwarmup.planning.config import ConfigFile, load_config, unknown_key
 from hfwarmup.planning.recipe_files import recipes_with
 from hfwarmup.planning.settings_file import DEFAULT, Setting
-from hfwarmup.schedules.options import nearest
 
 
 class Given:
@@ -24,7 +24,7 @@ class Given:
     Args:
         argv: the flags.
         options: each option string of the parser -> the setting that it is for.
-        parser: judges the words of one flag; it raises ConfigError.
+        parser: judges the words of one flag; it raises UserError.
     """
 
     def __init__(self, argv: Sequence[str], *, options: Mapping[str, str], parser: ArgumentParser) -> None:
@@ -74,7 +74,7 @@ class Given:
     def _read_file(self, path: Path) -> None:
         try:
             self._file = load_config(path)
-        except ConfigError as error:
+        except UserError as error:
             self.findings += error.findings
             return
         findings = set(self._file.duplicates)
@@ -113,7 +113,7 @@ class Given:
         """What is wrong with the words of one flag, None if nothing is."""
         try:
             stray = self._parser.parse_known_args(list(words))[1]
-        except ConfigError as error:
+        except UserError as error:
             return str(error)
         return f"stray argument {stray[0]!r}; a setting begins with --." if stray else None
 

@@ -13,11 +13,11 @@ from typing import Any, NoReturn, cast
 
 from transformers import HfArgumentParser, TrainingArguments
 
-from hfwarmup.planning.config import ConfigError
+from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.planning.arguments import read_map
 from hfwarmup.planning.settings import PlanSettings
-from hfwarmup.recipe.arguments import RecipeArguments, read_map
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsed_input import Given
-from hfwarmup.schedules.options import did_you_mean
 
 
 def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -28,13 +28,13 @@ def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[An
     """
     try:
         return read_arguments(types, sys.argv[1:] if argv is None else argv)
-    except ConfigError as error:
+    except UserError as error:
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         sys.exit("\n".join(f"error: {finding}" for finding in error.findings) if first else 1)
 
 
 def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
-    """`parse_arguments` without its ending: raises ConfigError with all findings.
+    """`parse_arguments` without its ending: raises UserError with all findings.
 
     First those of the file, in its order (keys that stand twice or are unknown, values that cannot be), then those of
     the flags, then settings that contradict each other.
@@ -51,7 +51,7 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
     values = vars(parser.parse_args([word for words in given.words.values() for word in words]))
     filled = [] if missing else _fill(types, values, given)
     if given.findings:
-        raise ConfigError(given.findings)
+        raise UserError(*given.findings)
     settings = tuple(given.setting(name, values[name]) for kind in types for name in _names(kind))
     for item in filled:
         if isinstance(item, RecipeArguments):
@@ -104,6 +104,6 @@ class _Parser(HfArgumentParser):
         message = re.sub(r"argument --(\w+)(/\S+)?: ", r"\1: ", message)
         choice = re.fullmatch(r"(\w+): invalid choice: (.*?) \(choose from (.*)\)", message)
         if choice is None:
-            raise ConfigError([f"{message}."])
+            raise UserError(f"{message}.")
         name, value, choices = choice[1], choice[2].strip("'"), choice[3].replace("'", "")
-        raise ConfigError([f"{name}={value!r}{did_you_mean(value, choices.split(', '))} Choose one of {choices}."])
+        raise UserError(f"{name}={value!r}{did_you_mean(value, choices.split(', '))} Choose one of {choices}.")

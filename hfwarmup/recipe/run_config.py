@@ -5,13 +5,27 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.settings_file import settings_text
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.run_folder.files import CONFIG, write_atomically
+from hfwarmup.trainer.planning import plan_of
 
 logger = logging.getLogger(__name__)
+
+
+class KeepConfig(TrainerCallback):
+    """Keeps the settings of a run in its folder when the training begins, from rank 0: see `keep_config`."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and isinstance(args, RecipeArguments):
+            keep_config(args, update=state.global_step)
 
 
 def keep_config(args: RecipeArguments, *, update: int) -> None:
@@ -50,7 +64,7 @@ def _notes(args: RecipeArguments) -> dict[str, str]:
     given = {setting.name: setting.value for setting in args.settings}
     notes = {name: f"{getattr(args, name)} here".lower() for name in ("precision", "torch_compile")}
     notes = {name: note for name, note in notes.items() if given.get(name) == "auto"}
-    if (plan := args.plan) is not None:
+    if (plan := plan_of(args)) is not None:
         notes["warmup"] = f"{plan.warmup_steps} steps by the plan"
         if plan.peak_lr != given["learning_rate"]:
             notes["learning_rate"] = f"{plan.peak_lr:g} by the plan"

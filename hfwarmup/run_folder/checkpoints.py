@@ -8,11 +8,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-
+from hfwarmup.errors import UserError
 from hfwarmup.run_folder.files import BEGUN
-from hfwarmup.trainer.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +27,20 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output_dir={folder} is a file; name a folder.")
+        raise UserError(f"output_dir={folder} is a file; name a folder.")
     files = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
     checkpoints = sorted((entry for entry in files if _is_checkpoint(entry)), key=_update)
     whole = [entry for entry in checkpoints if _is_whole(entry)]
     checkpoint = str(whole[-1]) if whole else None
     if resume == "must" and checkpoint is None:
-        raise ValueError(f"resume=must, and {folder} has no checkpoint; give the run's own output_dir, or resume=auto.")
+        raise UserError(f"resume=must, and {folder} has no checkpoint; give the run's own output_dir, or resume=auto.")
     if resume == "never" and files:
-        raise ValueError(
+        raise UserError(
             f"output_dir={folder} holds a run already; choose another output_dir, or go on from its last checkpoint "
             "with resume=auto."
         )
     if resume == "auto" and not checkpoints and any(entry.name not in BEGUN for entry in files):
-        raise ValueError(
+        raise UserError(
             f"resume=auto, and {folder} holds files but no checkpoint to go on from; choose another output_dir, or "
             "empty it."
         )
@@ -51,37 +48,6 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
         half_written = ", ".join(entry.name for entry in checkpoints if entry not in whole)
         logger.warning("%s: left out, since a killed run has not finished writing it", half_written)
     return checkpoint
-
-
-def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) -> dict[str, float]:
-    """Train to the end, from `checkpoint` if there is one, and return the metrics of the training.
-
-    A run that is at its end already, `total_steps` updates, is not trained: its weights and its log are loaded, so that
-    what follows the training can be done again. With load_best_model_at_end the weights are those of the best
-    checkpoint, as at the end of the training itself. The Trainer by itself would make one more update.
-    """
-    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))) if checkpoint else None
-    show_progress(trainer)
-    if checkpoint is None or state is None or state.global_step < total_steps:
-        return trainer.train(resume_from_checkpoint=checkpoint).metrics
-    logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)
-    best = _best_checkpoint(checkpoint, state) if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(best or checkpoint)
-    trainer.state.global_step, trainer.state.log_history = state.global_step, state.log_history
-    trainer.state.best_model_checkpoint, trainer.state.best_metric = best, state.best_metric
-    trainer.create_optimizer_and_scheduler(num_training_steps=total_steps)
-    return {}
-
-
-def _best_checkpoint(last: str, state: TrainerState) -> str | None:
-    """The best checkpoint of the run, beside its `last` one wherever the folder is by now; None if it named none."""
-    if state.best_model_checkpoint is None:
-        return None
-    best = Path(last).parent / Path(state.best_model_checkpoint).name
-    if best.is_dir():
-        return str(best)
-    logger.warning("the best checkpoint, %s, is gone: the last one's weights are loaded", best.name)
-    return None
 
 
 def _is_checkpoint(entry: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hfwarmup.errors import UserError
 from hfwarmup.measuring.verdict import Diagnosis, diagnose
 from hfwarmup.reporting.text import told_apart
 from hfwarmup.run_folder.files import LEARNING_RATES, LOG, RUN, read_learning_rates, read_log
@@ -83,7 +84,7 @@ def read_run(folder: Path) -> RunData:
     about, results = (_read_object(folder / name) for name in (RUN, RESULTS))
     log = _read_log(folder)
     if not about and not log:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no run: neither {RUN} nor {LOG} nor {TRAINER_STATE} is there; give a run's output_dir."
         )
     record = folder / LEARNING_RATES
@@ -132,9 +133,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error}); put it right, or move it away.") from None
+        raise UserError(f"{path}: is not JSON ({error}); put it right, or move it away.") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds no map of names to values; put it right, or move it away.")
+        raise UserError(f"{path}: holds no map of names to values; put it right, or move it away.")
     return found
 
 

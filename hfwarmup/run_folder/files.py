@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hfwarmup.errors import UserError
+
 RUN = "run.json"
 """How the run was begun: command, plan, schedule, versions, device."""
 LOG = "log.jsonl"
@@ -72,7 +74,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         try:
             entries.append(json.loads(line))
         except ValueError:
-            raise ValueError(f"{path}:{number}: {line[:60]!r} is not JSON; remove the line.") from None
+            raise UserError(f"{path}:{number}: {line[:60]!r} is not JSON; remove the line.") from None
     return entries
 
 

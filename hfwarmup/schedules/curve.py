@@ -9,6 +9,7 @@ from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
+from hfwarmup.errors import UserError
 from hfwarmup.schedules import shapes
 from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
 
@@ -221,7 +222,7 @@ def _cooldown_begin(options: ScheduleOptions, warmup_steps: int, total_steps: in
     if options.stable_ratio < 1.0:
         begin_steps = max(0, min(begin_steps, total_steps - 1))  # the shortest run has a cooldown too
     if begin_steps < warmup_steps:
-        raise ValueError(
+        raise UserError(
             f"stable_ratio={options.stable_ratio} ends the stable phase at update {begin_steps}, before "
             f"num_warmup_steps={warmup_steps}; raise stable_ratio or lower num_warmup_steps (warmup_steps)."
         )
@@ -234,7 +235,7 @@ def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> f
     if level is None or peak_lr == 0.0:  # a frozen group stays frozen
         return None
     if level > peak_lr:
-        raise ValueError(f"{end}_lr={level} is above the peak learning rate {peak_lr}; lower it, or give {end}_ratio.")
+        raise UserError(f"{end}_lr={level} is above the peak learning rate {peak_lr}; lower it, or give {end}_ratio.")
     return level
 
 
@@ -242,17 +243,17 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
     """The warmup's length in updates, checked; for the warmups of beta2 it is ceil(2 / (1 - beta2))."""
     for name, value in (("num_warmup_steps", warmup_steps), ("num_training_steps", total_steps)):
         if value is not None and not _is_count(value):
-            raise ValueError(f"{name}={value}: give a whole number of updates, 0 or more.")
+            raise UserError(f"{name}={value}: give a whole number of updates, 0 or more.")
     if options.warmup in BETA2_WARMUPS:
         return _checked_beta2_steps(options, warmup_steps, total_steps)
     if warmup_steps is None:
-        raise ValueError(f"warmup={options.warmup!r} needs num_warmup_steps: the number of updates to the peak.")
+        raise UserError(f"warmup={options.warmup!r} needs num_warmup_steps: the number of updates to the peak.")
     if options.warmup == "noam" and warmup_steps == 0:
-        raise ValueError("num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more.")
+        raise UserError("num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more.")
     if total_steps is None and options.decay not in ENDLESS_DECAYS:
-        raise ValueError(f"decay={options.decay!r} needs num_training_steps: the number of updates of the run.")
+        raise UserError(f"decay={options.decay!r} needs num_training_steps: the number of updates of the run.")
     if total_steps is not None and warmup_steps > total_steps:
-        raise ValueError(
+        raise UserError(
             f"num_warmup_steps={warmup_steps} > num_training_steps={total_steps}: the peak is never reached; "
             "lower num_warmup_steps (warmup_steps) or raise num_training_steps (max_steps)."
         )
@@ -266,15 +267,15 @@ def _is_count(value: Any) -> bool:
 
 def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
     if warmup_steps:
-        raise ValueError(
+        raise UserError(
             f"num_warmup_steps={warmup_steps}: warmup={options.warmup!r} takes its length from beta2; "
             "leave num_warmup_steps (warmup_steps) at 0."
         )
     if options.beta2 is None:
-        raise ValueError(f"warmup={options.warmup!r} needs beta2: the second beta of Adam, for example 0.999.")
+        raise UserError(f"warmup={options.warmup!r} needs beta2: the second beta of Adam, for example 0.999.")
     derived_steps = beta2_warmup_steps(options.beta2)
     if total_steps is not None and derived_steps > total_steps:
-        raise ValueError(
+        raise UserError(
             f"warmup={options.warmup!r} takes 2 / (1 - beta2) = {derived_steps} updates at beta2={options.beta2}, more "
             f"than num_training_steps={total_steps}; lower beta2, raise num_training_steps (max_steps), or choose a "
             "warmup with num_warmup_steps."

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from hfwarmup.errors import UserError, did_you_mean
 from hfwarmup.schedules.curve import Schedule, compile_curve
-from hfwarmup.schedules.options import ScheduleOptions, did_you_mean
+from hfwarmup.schedules.options import ScheduleOptions
 
 ScheduleFactory = Callable[..., Schedule]
 """(*, peak_lr, num_warmup_steps, num_training_steps, **options) -> Schedule: what a user registers under a name."""
@@ -116,14 +117,14 @@ def add_schedule(name: str, factory: ScheduleFactory) -> None:
     again. ValueError for a name that another factory has, in whatever case, and for what is no name or no function.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"schedule {name!r}: give a name, as text.")
+        raise UserError(f"schedule {name!r}: give a name, as text.")
     if not callable(factory):
-        raise ValueError(f"schedule {name!r}: factory={factory!r} is no function; give one that returns a schedule.")
+        raise UserError(f"schedule {name!r}: factory={factory!r} is no function; give one that returns a schedule.")
     taken = {known.lower(): known for known in schedule_names()}.get(name.lower())
     again = name in _factories and _same_function(_factories[name], factory)
     if taken is not None and not again:
         known_as = "" if taken == name else f" as {taken!r}"
-        raise ValueError(f"schedule {name!r} exists already{known_as}; choose another name.")
+        raise UserError(f"schedule {name!r} exists already{known_as}; choose another name.")
     _factories[name] = factory
 
 
@@ -142,7 +143,7 @@ def schedule_names() -> list[str]:
 def own_factory(name: str) -> ScheduleFactory | None:
     """The factory that a user registered under `name`, None for a name of this package; ValueError for neither."""
     if name not in SCHEDULES and name not in _factories:
-        raise ValueError(
+        raise UserError(
             f"unknown schedule {name!r}{did_you_mean(name, schedule_names())} "
             f"Choose one of {', '.join(schedule_names())}."
         )
@@ -173,14 +174,14 @@ def get_schedule(
         **options: fields of ScheduleOptions.
 
     Raises:
-        ValueError: one line with what is wrong, its value and the remedy.
+        UserError: one line with what is wrong, its value and the remedy.
 
     >>> schedule = get_schedule("warmup_cosine", peak_lr=1e-3, num_warmup_steps=100, num_training_steps=1000)
     >>> [f"{schedule(t):.3g}" for t in (0, 50, 100, 550, 1000, 5000)]
     ['1e-07', '0.0005', '0.001', '0.00055', '0.0001', '0.0001']
     """
     if isinstance(peak_lr, bool) or not 0.0 <= peak_lr < float("inf"):
-        raise ValueError(f"peak_lr={peak_lr}: give a finite learning rate, 0 or more.")
+        raise UserError(f"peak_lr={peak_lr}: give a finite learning rate, 0 or more.")
     if (factory := own_factory(name)) is not None:
         return factory(
             peak_lr=peak_lr, num_warmup_steps=num_warmup_steps, num_training_steps=num_training_steps, **options
@@ -190,7 +191,7 @@ def get_schedule(
 
     def schedule(step: int) -> float:
         if step < 0:
-            raise ValueError(f"step={step}: updates are counted from 0.")
+            raise UserError(f"step={step}: updates are counted from 0.")
         return learning_rates(step)[0]
 
     return schedule

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal
+
+from hfwarmup.errors import UserError, check_choice, check_number, did_you_mean
 
 _START = {"initial_lr", "initial_ratio"}
 _FLOOR = {"final_lr", "final_ratio"}
@@ -107,41 +107,41 @@ class ScheduleOptions:
     """what an update decays the weights by, see hfwarmup.optim.weight_decay.decay_coefficient"""
 
     def __post_init__(self) -> None:
-        _check_choice("warmup", self.warmup, WARMUP_OPTIONS)
-        _check_choice("decay", self.decay, DECAY_OPTIONS)
-        _check_choice("cooldown_shape", self.cooldown_shape, ("linear", "cosine", "1-sqrt"))
-        _check_choice("mode", self.mode, ("min", "max"))
-        _check_choice("weight_decay", self.weight_decay, ("coupled", "independent", "proportional", "constant"))
+        check_choice("warmup", self.warmup, WARMUP_OPTIONS)
+        check_choice("decay", self.decay, DECAY_OPTIONS)
+        check_choice("cooldown_shape", self.cooldown_shape, ("linear", "cosine", "1-sqrt"))
+        check_choice("mode", self.mode, ("min", "max"))
+        check_choice("weight_decay", self.weight_decay, ("coupled", "independent", "proportional", "constant"))
         for name in ("initial_lr", "final_lr", "threshold", "min_lr"):
-            _check_number(name, getattr(self, name), low=0)
+            check_number(name, getattr(self, name), low=0)
         for name in ("initial_ratio", "final_ratio", "stable_ratio", "gamma"):
-            _check_number(name, getattr(self, name), low=0, high=1)
+            check_number(name, getattr(self, name), low=0, high=1)
         for name in ("patience", "cooldown"):
-            _check_number(name, getattr(self, name), low=0, whole=True)
+            check_number(name, getattr(self, name), low=0, whole=True)
         for name in ("d_model", "num_cycles", "step_size"):
-            _check_number(name, getattr(self, name), low=1, whole=True)
+            check_number(name, getattr(self, name), low=1, whole=True)
         for name in ("tau", "power"):
-            _check_number(name, getattr(self, name), low=0, above=True)
-        _check_number("factor", self.factor, low=0, high=1, below=True)
-        _check_number("beta2", self.beta2, low=0, high=1, above=True, below=True)
+            check_number(name, getattr(self, name), low=0, above=True)
+        check_number("factor", self.factor, low=0, high=1, below=True)
+        check_number("beta2", self.beta2, low=0, high=1, above=True, below=True)
         for pair in (("initial_lr", "initial_ratio"), ("final_lr", "final_ratio")):
             values = [getattr(self, name) for name in pair]
             if None not in values:
-                raise ValueError(
+                raise UserError(
                     f"{pair[0]}={values[0]} and {pair[1]}={values[1]} both set the same end; give one of them."
                 )
         if self.warmup == "exponential" and 0.0 in (self.initial_lr, self.initial_ratio):
-            raise ValueError("warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7.")
+            raise UserError("warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7.")
         if self.decay == "exponential" and not (self.final_lr or self.final_ratio):
-            raise ValueError("decay='exponential' never reaches 0; set final_lr or final_ratio above 0.")
+            raise UserError("decay='exponential' never reaches 0; set final_lr or final_ratio above 0.")
         if self.decay == "step" and self.step_size is None:
-            raise ValueError("decay='step' needs step_size: the updates between two steps.")
+            raise UserError("decay='step' needs step_size: the updates between two steps.")
         if self.d_model is not None and self.decay != "inverse_sqrt":
-            raise ValueError(
+            raise UserError(
                 f"d_model={self.d_model} with decay={self.decay!r}: Vaswani's rate needs decay='inverse_sqrt'."
             )
         if self.warmup == "radam" and self.beta2 is not None and self.beta2 <= 0.6:
-            raise ValueError(f"beta2={self.beta2}: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'.")
+            raise UserError(f"beta2={self.beta2}: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'.")
 
     @classmethod
     def resolve(cls, name: str, defaults: dict[str, Any], given: dict[str, Any]) -> ScheduleOptions:
@@ -152,17 +152,17 @@ class ScheduleOptions:
 
         >>> ScheduleOptions.resolve("warmup_cosine", {"decay": "cosine"}, {"final_ration": 0.1})
         Traceback (most recent call last):
-        ValueError: 'warmup_cosine' has no option 'final_ration'; did you mean 'final_ratio'? It takes decay, \
-final_lr, final_ratio, initial_lr, initial_ratio, warmup, weight_decay.
+        hfwarmup.errors.UserError: 'warmup_cosine' has no option 'final_ration'; did you mean 'final_ratio'? It takes \
+decay, final_lr, final_ratio, initial_lr, initial_ratio, warmup, weight_decay.
         """
         chosen = {**defaults, **given}
         warmup, decay = chosen.get("warmup", cls.warmup), chosen.get("decay", cls.decay)
-        _check_choice("warmup", warmup, WARMUP_OPTIONS)
-        _check_choice("decay", decay, DECAY_OPTIONS)
+        check_choice("warmup", warmup, WARMUP_OPTIONS)
+        check_choice("decay", decay, DECAY_OPTIONS)
         valid = COMMON_OPTIONS | WARMUP_OPTIONS[warmup] | DECAY_OPTIONS[decay]
         for option in given:
             if option not in valid:
-                raise ValueError(_unknown_option(name, option, warmup, decay, valid))
+                raise UserError(_unknown_option(name, option, warmup, decay, valid))
         replaced: set[str] = set()
         for part, ends in (("warmup", _START), ("decay", _FLOOR)):
             if part in given or ends & given.keys():  # another shape, or the other way to say its end
@@ -194,57 +194,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, Integral):
         return value if isinstance(value, bool) else int(value)
     return float(value) if isinstance(value, Real) else value
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown `word`: with the nearest known one, or a full stop alone.
-
-    >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
-    ("; did you mean 'warmup'?", '.')
-    """
-    near = nearest(word, known)
-    return "." if near is None else f"; did you mean {near!r}?"
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one most likely stands for, None when none is near.
-
-    >>> nearest("warmpu", ["warmup", "decay"])
-    'warmup'
-    """
-    import difflib  # only an error needs it
-
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
-
-
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    if value not in tuple(choices):  # a list or a map of a config has no hash
-        raise ValueError(f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}.")
-
-
-def _check_number(
-    name: str,
-    value: Any,
-    *,
-    low: float,
-    high: float = math.inf,
-    above: bool = False,
-    below: bool = False,
-    whole: bool = False,
-) -> None:
-    """Raise unless `value` is None or a finite number in the interval, open at the ends named by above and below."""
-    if value is None:
-        return
-    kind = "whole number" if whole else "number"
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if (
-        not is_number
-        or not math.isfinite(value)
-        or not low <= value <= high
-        or (above and value == low)
-        or (below and value == high)
-    ):
-        lower = f"{'above' if above else 'from'} {low}"
-        upper = "" if high == math.inf else f" {'to below' if below else 'to'} {high}"
-        interval = f"between {low} and {high}" if above and below else lower + upper
-        raise ValueError(f"{name}={value!r}: give a {kind} {interval}.")

@@ -7,11 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
+from hfwarmup.errors import UserError
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
 from hfwarmup.schedules.named import own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions, plain
+
+OnScheduleChange = Literal["error", "config", "checkpoint"]
+"""What a resumed run does when its schedule is not the checkpoint's: error stops it, config follows the configured
+schedule, checkpoint keeps the saved one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class ScheduleSpec:
     def __post_init__(self) -> None:
         for peak in self.peak_lrs:
             if not 0.0 <= peak < math.inf:
-                raise ValueError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
+                raise UserError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
         object.__setattr__(self, "options", {name: plain(value) for name, value in self.options.items()})
         for length in ("warmup_steps", "total_steps"):
             object.__setattr__(self, length, plain(getattr(self, length)))
@@ -58,7 +63,7 @@ class ScheduleSpec:
     def _stretched_curve(self, stretch: float) -> Curve:
         options = resolve_options(self.name, self.options)
         if stretch != 1.0 and options.warmup in BETA2_WARMUPS:
-            raise ValueError(
+            raise UserError(
                 f"warmup_stretch={stretch}: warmup={options.warmup!r} takes its length from beta2; drop one."
             )
         warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
@@ -189,9 +194,7 @@ class ScheduleSpec:
 def _checked_rate(name: str, step: int, lr: float) -> float:
     """The learning rate that a user's own schedule gave; ValueError for what is none."""
     if not isinstance(lr, Real) or not 0.0 <= lr < math.inf:
-        raise ValueError(
-            f"schedule {name!r}: learning rate {lr!r} at update {step}; return a finite number, 0 or more."
-        )
+        raise UserError(f"schedule {name!r}: learning rate {lr!r} at update {step}; return a finite number, 0 or more.")
     return lr
 
 

@@ -16,14 +16,15 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfwarmup.errors import UserError
 from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
-from hfwarmup.trainer.callbacks import own_scheduler
 from hfwarmup.trainer.first_batches import FirstBatches
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
 from hfwarmup.trainer.registration import in_every_trainer, register
+from hfwarmup.trainer.running import own_scheduler
 
 RANGE_FACTORS = (1e-3, 1e2)
 """Ends of the range test relative to the peak."""
@@ -59,10 +60,10 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
     updates follows on the same weights, 0 leaves it out.
 
     Raises:
-        ValueError: the script builds no Trainer, or ended without training.
+        UserError: the script builds no Trainer, or ended without training.
     """
     if not _imports_a_trainer(script):
-        raise ValueError(f"{script}: find-lr measures in a Trainer, and this script imports none.")
+        raise UserError(f"{script}: find-lr measures in a Trainer, and this script imports none.")
     register()
     with tempfile.TemporaryDirectory() as folder, in_every_trainer(_finder(range_updates)):
         ours = ["--output_dir", folder, "--report_to", "none", "--torch_compile", "false", "--resume", "never"]
@@ -74,7 +75,7 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
             return measured.found
         finally:
             sys.argv, sys.path[:] = before
-    raise ValueError(f"{script}: ended without training, so nothing was measured.")
+    raise UserError(f"{script}: ended without training, so nothing was measured.")
 
 
 def _finder(range_updates: int) -> type[TrainerCallback]:

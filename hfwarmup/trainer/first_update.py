@@ -10,13 +10,14 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfwarmup.errors import UserError
 from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
 from hfwarmup.measuring.direction import loss_along, parameters_of, trained_parameters, update_direction
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.optim.gi_adam import GIAdamW
 from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.trainer.callbacks import is_rank_zero, own_scheduler, peak_lrs
 from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
+from hfwarmup.trainer.running import is_rank_zero, own_scheduler, peak_lrs
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class BeforeFirstUpdate(TrainerCallback):
             try:
                 found = measure_critical_lr(kwargs["model"], optimizer, FirstBatches(*about, batch_size=batch_size))
             except NothingToMeasureError as error:
-                raise ValueError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
+                raise UserError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
             _start(scheduler, found)
 
 
@@ -70,7 +71,7 @@ def peaks_of(optimizer: Optimizer) -> list[float]:
     """The peak learning rate of each group, see `peak_lrs`; ValueError where all are 0."""
     peaks = peak_lrs(optimizer)
     if max(peaks) <= 0.0:
-        raise ValueError("learning_rate=0: a critical learning rate is looked for around the peak; set learning_rate.")
+        raise UserError("learning_rate=0: a critical learning rate is looked for around the peak; set learning_rate.")
     return peaks
 
 
@@ -102,7 +103,7 @@ def _gi_batches(args: TrainingArguments) -> int:
     pairs = [pair.split("=") for pair in (args.optim_args or "").replace(" ", "").split(",") if pair]
     given = dict(pairs).get("init_batches", str(GI_BATCHES))
     if not given.isdigit() or int(given) < 1:
-        raise ValueError(f"optim_args: init_batches={given}: give a whole number of batches, 1 or more.")
+        raise UserError(f"optim_args: init_batches={given}: give a whole number of batches, 1 or more.")
     return int(given)
 
 

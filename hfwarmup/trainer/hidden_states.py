@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from hfwarmup.errors import UserError
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.trainer.first_batches import collate_samples
 
@@ -30,7 +31,7 @@ def last_hidden_state(model: nn.Module, batch: Mapping[str, Any], args: Training
     """The last hidden state of the batch's tokens, without padding: (tokens, width); of a seq2seq model the decoder's.
 
     Raises:
-        ValueError: the model's output has no hidden states; a model that cannot be asked for them raises its own error.
+        UserError: the model's output has no hidden states; a model that cannot be asked for them raises its own error.
     """
     with (
         undisturbed(model),
@@ -40,7 +41,7 @@ def last_hidden_state(model: nn.Module, batch: Mapping[str, Any], args: Training
         output = model(**batch, output_hidden_states=True)
     states = output.get("hidden_states") or output.get("decoder_hidden_states")
     if not states:
-        raise ValueError(f"the output of {type(model).__name__} has neither hidden_states nor decoder_hidden_states")
+        raise UserError(f"the output of {type(model).__name__} has neither hidden_states nor decoder_hidden_states")
     mask = batch.get("attention_mask")
     rows: Tensor = states[-1].flatten(0, -2).float()
     return rows if mask is None or mask.numel() != len(rows) else rows[mask.flatten().bool()]

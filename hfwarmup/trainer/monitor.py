@@ -19,11 +19,11 @@ from hfwarmup.measuring.products import local_part
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.verdict import MAX_UPDATE, MEASURED, RANK, RANK_RATIO, READ_AT, diagnose
 from hfwarmup.schedules.shapes import radam
-from hfwarmup.trainer.callbacks import highest_peak_lr, is_rank_zero, planned_warmup_steps
 from hfwarmup.trainer.first_batches import has_samples
 from hfwarmup.trainer.first_update import unwrapped
 from hfwarmup.trainer.hidden_states import last_hidden_state, probe_batch
 from hfwarmup.trainer.micro_batches import MicroBatchGradients
+from hfwarmup.trainer.running import highest_peak_lr, is_rank_zero, planned_warmup_steps
 from hfwarmup.trainer.sharpness_probe import SharpnessProbe
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,7 @@ from typing import Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hfwarmup.planning.plan import Plan
-from hfwarmup.recipe.arguments import RecipeArguments
-from hfwarmup.recipe.run_config import keep_config
+from hfwarmup.errors import RunStopped
 from hfwarmup.run_folder.files import (
     LEARNING_RATES,
     LOG,
@@ -27,8 +25,9 @@ from hfwarmup.run_folder.files import (
     write_atomically,
     write_learning_rates,
 )
-from hfwarmup.trainer.callbacks import PlanKeeper, highest_peak_lr, is_rank_zero, own_scheduler, planned_warmup_steps
+from hfwarmup.trainer.planning import plan_of
 from hfwarmup.trainer.provenance import command_of_this_process, describe_environment
+from hfwarmup.trainer.running import highest_peak_lr, is_rank_zero, own_scheduler, planned_warmup_steps
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +35,15 @@ logger = logging.getLogger(__name__)
 class RunRecorder(TrainerCallback):
     """Records a run in its folder, from rank 0, so that it can be read while it is still being made.
 
-    When the training begins `run.json`: the command, the plan with its reasons, the schedule, versions and device; and
-    `config.yaml`: every setting with its origin, see `keep_config`.
+    When the training begins `run.json`: the command, the plan with its reasons, the schedule, versions and device.
     `log.jsonl`: a line a log entry, as it happens. `learning_rates.csv`, at every checkpoint and at the end: update,
     planned, applied; at the end all ranks compare what they applied, and a difference is an error. A resumed run goes
     on from what its checkpoint has.
 
-    Give it the plan, or the PlanKeeper that may plan again, and put it after that one.
+    The plan is the one that the Trainer's arguments follow; put it behind a Replan.
     """
 
-    def __init__(self, plan: Plan | PlanKeeper | None = None) -> None:
-        self._plan = plan
+    def __init__(self) -> None:
         self._rows: list[tuple[int, float, float]] = []
         self._log: Path | None = None
         self._early: list[dict[str, Any]] = []
@@ -61,8 +58,6 @@ class RunRecorder(TrainerCallback):
         if is_rank_zero():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / RUN, json.dumps(self._describe(folder / RUN, args, state, kwargs), indent=2))
-            if isinstance(args, RecipeArguments):
-                keep_config(args, update=state.global_step)
             self._log = folder / LOG
             write_atomically(self._log, "".join(map(log_line, [*self._early, *state.log_history])))
             self._early = []
@@ -113,7 +108,7 @@ class RunRecorder(TrainerCallback):
         checksums: list[int] = [0] * dist.get_world_size()
         dist.all_gather_object(checksums, checksum)
         if len(set(checksums)) > 1:
-            raise RuntimeError(
+            raise RunStopped(
                 f"the ranks applied different learning rates (checksums {checksums}); "
                 "look for an optimizer or callback that depends on the rank."
             )
@@ -129,7 +124,7 @@ class RunRecorder(TrainerCallback):
     ) -> dict[str, Any]:
         """What `run.json` holds; on a resumed run the commands before it stay."""
         scheduler = own_scheduler(kwargs)
-        plan = self._plan.plan if isinstance(self._plan, PlanKeeper) else self._plan
+        plan = plan_of(args)
         earlier = (
             json.loads(path.read_text(encoding="utf-8"))["commands"] if state.global_step and path.exists() else []
         )

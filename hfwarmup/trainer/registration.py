@@ -24,11 +24,13 @@ from transformers.trainer_optimizer import _OPTIMIZER_HANDLERS
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
+from hfwarmup.errors import UserError
 from hfwarmup.optim.gi_adam import GIAdamW
 from hfwarmup.optim.scheduler import WarmupScheduler
 from hfwarmup.schedules.named import SCHEDULES, ScheduleFactory, add_schedule, own_factory, schedule_names
-from hfwarmup.trainer.callbacks import WarmupCallback, is_rank_zero
 from hfwarmup.trainer.first_update import BeforeFirstUpdate
+from hfwarmup.trainer.running import is_rank_zero
+from hfwarmup.trainer.warmup_callback import WarmupCallback
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
         factory: (*, peak_lr, num_warmup_steps, num_training_steps, **options) -> (0-based update -> learning rate).
 
     Raises:
-        ValueError: the name is taken, by this package, by transformers or by another factory; the factory is no
+        UserError: the name is taken, by this package, by transformers or by another factory; the factory is no
             function; or only one of the two arguments is given. Nothing of the name is registered then.
 
     >>> register()
@@ -74,9 +76,9 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
         return
     if name is None or factory is None:
         missing = "name" if name is None else "factory"
-        raise ValueError(f"register: {missing} is missing; give name and factory, or neither.")
+        raise UserError(f"register: {missing} is missing; give name and factory, or neither.")
     if str(name).lower() in TAKEN:
-        raise ValueError(f"schedule {name!r} is transformers' own; choose another name.")
+        raise UserError(f"schedule {name!r} is transformers' own; choose another name.")
     add_schedule(name, factory)
     _add_name(name)
 
@@ -126,7 +128,7 @@ def _check_optim_args(name: str, given: dict[str, str], known: set[str]) -> None
     for option in given:
         if option not in known:
             takes = f"it takes {', '.join(sorted(known))}." if known else "it takes none."
-            raise ValueError(f"optim_args: {name} has no option {option!r}; {takes}")
+            raise UserError(f"optim_args: {name} has no option {option!r}; {takes}")
 
 
 def _without_second_warmup(handler: Any, context: Any) -> tuple[type[Optimizer], dict[str, Any]]:
@@ -164,7 +166,7 @@ def _reduce(member: Any) -> tuple[Any, tuple[Any, ...]]:
 def _restore(value: str) -> SchedulerType:
     register()
     if value not in _values(SchedulerType):
-        raise ValueError(
+        raise UserError(
             f"these arguments use the schedule {value!r}; call hfwarmup.register({value!r}, factory) first."
         )
     return SchedulerType(value)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from hfwarmup.errors import UserError
 from hfwarmup.measuring.direction import parameters_of, trained_parameters
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.measuring.sharpness import sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner, stability_threshold
-from hfwarmup.trainer.callbacks import is_rank_zero
 from hfwarmup.trainer.first_batches import loss_of
+from hfwarmup.trainer.running import is_rank_zero
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class SharpnessProbe:
     def check(optimizer: Optimizer) -> None:
         """Before the first update: ValueError for an optimizer whose stability threshold is not known."""
         if not isinstance(optimizer, (SGD, Adam, AdamW)):
-            raise ValueError(
+            raise UserError(
                 f"{type(optimizer).__name__} has no known stability threshold, so its sharpness says nothing; "
                 "take SGD, Adam or AdamW, or watch_warmup without sharpness=True."
             )

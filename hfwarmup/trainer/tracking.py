@@ -13,33 +13,34 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback
 from hfwarmup.optim.scheduler import WarmupScheduler
 from hfwarmup.planning.plan import Plan
 from hfwarmup.reporting.curves import plot_learning_rates
-from hfwarmup.trainer.callbacks import PlanKeeper, own_scheduler
+from hfwarmup.trainer.planning import plan_of
+from hfwarmup.trainer.running import own_scheduler
 
 PICTURE = "warmup/schedule"
 """The picture's name in a tracker."""
 
 
-def track_plan(trainer: Trainer, plan: Plan | PlanKeeper) -> None:
+def track_plan(trainer: Trainer) -> None:
     """Show the plan and the schedule's curve in TensorBoard and Trackio, where `report_to` names them.
 
-    Give it the PlanKeeper that may plan again, or the plan. Without a tracker of these nothing is done.
+    Without a tracker of these, and without a plan, nothing is done.
     """
-    trainer.add_callback(PlanTracker(plan, trainer.callback_handler.callbacks))
+    trainer.add_callback(PlanTracker(trainer.callback_handler.callbacks))
 
 
 class PlanTracker(TrainerCallback):
     """Writes the plan when the training begins, after the trackers among `callbacks`; `track_plan` adds one."""
 
-    def __init__(self, plan: Plan | PlanKeeper, callbacks: Sequence[TrainerCallback]) -> None:
-        self._plan, self._callbacks = plan, callbacks
+    def __init__(self, callbacks: Sequence[TrainerCallback]) -> None:
+        self._callbacks = callbacks
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trackers = [each for each in self._callbacks if isinstance(each, TensorBoardCallback | TrackioCallback)]
-        if not trackers or not state.is_world_process_zero:
+        plan = plan_of(args)
+        if plan is None or not trackers or not state.is_world_process_zero:
             return
-        plan = self._plan.plan if isinstance(self._plan, PlanKeeper) else self._plan
         scheduler = own_scheduler(kwargs)
         picture = None if scheduler is None else _draw(Path(str(args.output_dir)), scheduler)
         for tracker in trackers:

@@ -57,10 +57,10 @@ def test_the_plans_warnings_are_shown(config):
 
 
 def test_what_the_plan_refuses_is_a_mistake(config):
-    path = config("max_steps: 10\nglobal_batch_size: 12\n")
+    path = config("max_steps: 10\ntarget_batch_size: 12\n")
     checked = run(path)
     assert checked.exit_code == 1
-    assert checked.stdout.startswith("error: global_batch_size=12 is no multiple of 8 per device x 1 processes")
+    assert checked.stdout.startswith("error: target_batch_size=12 is no multiple of 8 per device x 1 processes")
 
 
 def test_a_number_that_no_run_can_have_is_a_mistake_with_its_line(config):
@@ -131,7 +131,7 @@ def test_no_file_and_an_empty_file_are_named_as_such(config, tmp_path):
 def test_a_script_of_ones_own_judges_its_configs(config):
     Path("mine.py").write_text(
         "from dataclasses import dataclass, field\n"
-        "from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments\n"
+        "from hfwarmup.recipe import RecipeArguments, WarmupArguments\n"
         "@dataclass(kw_only=True)\n"
         "class Own:\n"
         "    depth: int = field(default=3)\n"

@@ -22,7 +22,9 @@ dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=1024)
 
 import hfwarmup
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
-from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.arguments import RecipeArguments
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 
 class Rehearsal(TrainerCallback):
     rates = []
@@ -52,7 +54,7 @@ samples = [{"input_ids": row, "labels": row} for row in tokens]
 plan = plan_training(args, warmup, num_samples=len(samples))
 config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
                      num_key_value_heads=1, max_position_embeddings=8, use_cache=False)
-trainer = Trainer(model=LlamaForCausalLM(config), args=args, train_dataset=samples, callbacks=[Rehearsal])
+trainer = Trainer(model=LlamaForCausalLM(config), args=planned_arguments(args, warmup, plan), train_dataset=samples, callbacks=[Rehearsal])
 trainer.train()
 spec = trainer.lr_scheduler.spec
 print(json.dumps({

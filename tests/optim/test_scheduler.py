@@ -833,9 +833,9 @@ def test_the_state_of_another_scheduler_is_refused():
     [
         (
             {"on_schedule_change": "ignore"},
-            "on_schedule_change='ignore': choose one of error, config, checkpoint.",
+            "on_schedule_change='ignore'. Choose one of error, config, checkpoint.",
         ),
-        ({"on_lr_mismatch": "stop"}, "on_lr_mismatch='stop': choose one of warn, error."),
+        ({"on_lr_mismatch": "stop"}, "on_lr_mismatch='stop'. Choose one of warn, error."),
     ],
 )
 def test_an_unknown_policy_is_refused(settings, message):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from hfwarmup.planning.config import ConfigError, read_config, unknown_key
+from hfwarmup.errors import UserError
+from hfwarmup.planning.config import read_config, unknown_key
 
 KNOWN = ["learning_rate", "max_steps", "per_device_train_batch_size", "warmup", "bf16", "lr_scheduler_kwargs", "note"]
 
@@ -21,8 +22,8 @@ def read(tmp_path):
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         try:
             return read_config(path, known)
-        except ConfigError as error:
-            raise ConfigError([line.replace(f"{tmp_path}/", "") for line in error.findings]) from None
+        except UserError as error:
+            raise UserError(*[line.replace(f"{tmp_path}/", "") for line in error.findings]) from None
 
     return read_text
 
@@ -128,7 +129,7 @@ FINDINGS = [
 
 @pytest.mark.parametrize(("text", "findings"), FINDINGS)
 def test_what_is_wrong_is_said_with_its_line(read, text, findings):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read(text)
     assert list(error.value.findings) == findings
     assert str(error.value) == "\n".join(findings)
@@ -136,7 +137,7 @@ def test_what_is_wrong_is_said_with_its_line(read, text, findings):
 
 @pytest.mark.parametrize("text", ["warmup: \x01\n", b"warmup: \xff\n"], ids=["control character", "not UTF-8"])
 def test_a_file_that_is_not_text_is_one_finding(read, text):
-    with pytest.raises(ConfigError, match=r"^run\.yaml[^\n]*$"):
+    with pytest.raises(UserError, match=r"^run\.yaml[^\n]*$"):
         read(text)
 
 
@@ -153,12 +154,12 @@ def test_utf8_is_read_whatever_the_machines_locale(tmp_path):
 
 
 def test_a_list_is_not_a_config(read):
-    with pytest.raises(ConfigError, match=r"^run\.yaml: a config is a map of settings, one `name: value` a line\.$"):
+    with pytest.raises(UserError, match=r"^run\.yaml: a config is a map of settings, one `name: value` a line\.$"):
         read("- warmup: 1\n")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read_config(tmp_path / "none.yaml", KNOWN)
     assert (
         str(error.value)

@@ -44,15 +44,15 @@ def test_a_schedule_of_transformers_has_no_curve_here():
     assert (plan.schedule, plan.first_lr, plan.last_lr) == ("cosine", None, None)
 
 
-MODEL_OF_TOKENS = {"model": "", "block_size": 64}
+MODEL_OF_TOKENS = {"model": "", "tokens_per_sample": 64}
 CAVEATS = [
     # settings, the beginning of what is said of them (None: nothing)
     ({"warmup": "4", **MODEL_OF_TOKENS}, "warmup is 4 of 1000 steps (0.40%), under 0.5%"),
     ({"warmup": "5", **MODEL_OF_TOKENS}, None),
     ({"warmup": "0", **MODEL_OF_TOKENS}, "warmup is 0 of 1000 steps (0.00%), under 0.5%"),
-    ({"warmup": "4", "model": "gpt2", "block_size": 64}, None),  # fine-tuning
+    ({"warmup": "4", "model": "gpt2", "tokens_per_sample": 64}, None),  # fine-tuning
     ({"warmup": "4", "model": ""}, None),  # no language model
-    ({"warmup": "4", "block_size": 64}, None),  # nobody said where the weights are from
+    ({"warmup": "4", "tokens_per_sample": 64}, None),  # nobody said where the weights are from
     ({"reference_batch_size": 4}, "lr_scaling=linear at k = 2 with optim=adamw_torch_fused"),
     ({"reference_batch_size": 4, "lr_scaling": "sqrt"}, None),
     ({"reference_batch_size": 4, "optim": "sgd"}, None),
@@ -81,7 +81,7 @@ def test_what_deserves_a_second_look(settings, said):
 
 def test_all_that_is_wrong_with_the_settings_is_said_at_once():
     settings = PlanSettings(
-        warmup="5 epoch s", warmup_steps=5, lr_scheduler_type="warmup_cosin", max_steps=10, global_batch_size=7
+        warmup="5 epoch s", warmup_steps=5, lr_scheduler_type="warmup_cosin", max_steps=10, target_batch_size=7
     )
     (first, twice), (second, unit), (third, unknown) = settings.mistakes()
     assert (first, second, third) == ("warmup", "warmup", "lr_scheduler_type")
@@ -100,7 +100,7 @@ OUT_OF_RANGE = [
     ("learning_rate", "fast", "give a finite learning rate, 0 or more."),
     ("warmup_steps", -5, "give a number of updates, 0 or more, or below 1 a share of the run."),
     ("reference_batch_size", 0, COUNT),
-    ("global_batch_size", 0, COUNT),
+    ("target_batch_size", 0, COUNT),
     ("per_device_train_batch_size", 0, COUNT),
     ("gradient_accumulation_steps", 0, COUNT),
     ("gradient_accumulation_steps", 1.5, COUNT),
@@ -137,7 +137,7 @@ OF_A_WRONG_KIND = [
     ("lr_scheduler_type", ["noam"], "give a schedule's name; see hfwarmup list."),
     ("optim", 3, "give an optimizer's name."),
     ("dataloader_drop_last", "perhaps", "give true or false."),
-    ("block_size", "wide", "give a number above 0."),
+    ("tokens_per_sample", "wide", "give a number above 0."),
 ]
 
 
@@ -160,4 +160,4 @@ def test_an_option_of_a_wrong_kind_is_one_line():
 def test_no_processes_and_no_samples_make_no_plan(setting):
     counts = {"num_processes": 1, "num_samples": 100, setting: 0}
     with pytest.raises(ValueError, match=rf"\A{setting}=0: {re.escape(COUNT)}\Z"):
-        PlanSettings(global_batch_size=8).plan(**counts)
+        PlanSettings(target_batch_size=8).plan(**counts)

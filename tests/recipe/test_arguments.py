@@ -11,14 +11,10 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-    plan_training,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 
 TYPES = (ModelArguments, DataArguments, WarmupArguments, RecipeArguments)
 
@@ -269,11 +265,14 @@ def test_the_batch_scales_the_peak_and_the_warmup(
     args = training(
         processes, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation, max_steps=1000
     )
-    plan = plan_training(args, WarmupArguments(warmup="10", reference_batch_size=reference), num_samples=64)
+    warmup = WarmupArguments(warmup="10", reference_batch_size=reference)
+    plan = plan_training(args, warmup, num_samples=64)
     assert plan.global_batch_size == per_device * processes * accumulation
     assert (plan.peak_lr, plan.warmup_steps) == (pytest.approx(peak_lr), warmup_steps)
-    assert (args.learning_rate, args.warmup_steps) == (plan.peak_lr, plan.warmup_steps)  # what the Trainer will read
-    assert args.get_warmup_steps(1000) == warmup_steps
+    planned = planned_arguments(args, warmup, plan)  # what the Trainer will read
+    assert (planned.learning_rate, planned.warmup_steps) == (plan.peak_lr, plan.warmup_steps)
+    assert planned.get_warmup_steps(1000) == warmup_steps
+    assert (args.learning_rate, args.warmup_steps) == (1e-3, 0)  # what was given
 
 
 @pytest.mark.parametrize(
@@ -350,8 +349,10 @@ def test_a_warmup_that_follows_from_beta2_takes_no_length(name, options, trainin
     message = f"warmup='10%': schedule {name!r} takes its length from adam_beta2; leave warmup empty."
     with pytest.raises(ValueError, match=exactly(message)):
         plan_training(args, WarmupArguments(warmup="10%"), num_samples=64)
-    assert plan_training(args, WarmupArguments(), num_samples=64).warmup_steps == 40  # 2 / (1 - 0.95)
-    assert args.get_warmup_steps(100) == 0  # the Trainer leaves the length to the schedule
+    plan = plan_training(args, WarmupArguments(), num_samples=64)
+    assert plan.warmup_steps == 40  # 2 / (1 - 0.95)
+    planned = planned_arguments(args, WarmupArguments(), plan)
+    assert planned.get_warmup_steps(100) == 0  # the Trainer leaves the length to the schedule
 
 
 @pytest.mark.parametrize(
@@ -367,8 +368,10 @@ def test_a_warmup_that_follows_from_beta2_takes_no_length(name, options, trainin
 )
 def test_the_resume_policy_reaches_the_schedules_that_know_it(name, given, expected, training):
     args = training(max_steps=100, lr_scheduler_type=name, lr_scheduler_kwargs=given)
-    plan_training(args, WarmupArguments(warmup="10", on_schedule_change="config"), num_samples=64)
-    assert args.lr_scheduler_kwargs == expected
+    warmup = WarmupArguments(warmup="10", on_schedule_change="config")
+    plan = plan_training(args, warmup, num_samples=64)
+    assert planned_arguments(args, warmup, plan).lr_scheduler_kwargs == expected
+    assert args.lr_scheduler_kwargs == given
 
 
 def test_options_of_the_check_do_not_hinder_the_plan(training):
@@ -376,39 +379,41 @@ def test_options_of_the_check_do_not_hinder_the_plan(training):
     assert plan_training(args, WarmupArguments(warmup="10"), num_samples=64).warmup_steps == 10
 
 
-@pytest.mark.parametrize("length", [{"warmup": "10"}, {"global_batch_size": 16}], ids=["warmup", "warmup_steps"])
+@pytest.mark.parametrize("length", [{"warmup": "10"}, {"target_batch_size": 16}], ids=["warmup", "warmup_steps"])
 def test_planning_the_same_arguments_again_is_the_same_plan(length, training):
     steps = 0 if "warmup" in length else 10
     args = training(max_steps=100, lr_scheduler_type="gradual_warmup", warmup_steps=steps)
-    plans = [
-        plan_training(
-            args, WarmupArguments(reference_batch_size=4, on_schedule_change=policy, **length), num_samples=64
-        )
-        for policy in ("error", "config")
+    warmups = [
+        WarmupArguments(reference_batch_size=4, on_schedule_change=policy, **length) for policy in ("error", "config")
     ]
-    scale = 4 if "global_batch_size" in length else 2
+    plans = [plan_training(args, warmup, num_samples=64) for warmup in warmups]
+    scale = 4 if "target_batch_size" in length else 2
     assert plans[0] == plans[1]
-    assert (args.learning_rate, args.warmup_steps) == (pytest.approx(scale * 1e-3), scale * 10)
-    assert args.lr_scheduler_kwargs == {"on_schedule_change": "config"}
+    planned = planned_arguments(args, warmups[1], plans[1])
+    assert (planned.learning_rate, planned.warmup_steps) == (pytest.approx(scale * 1e-3), scale * 10)
+    assert planned.lr_scheduler_kwargs == {"on_schedule_change": "config"}
 
 
 def test_what_is_set_anew_before_planning_again_counts_as_given(training):
     args, warmup = training(max_steps=100, warmup_steps=10), WarmupArguments(reference_batch_size=4)
-    plan_training(args, warmup, num_samples=64)
+    assert plan_training(args, warmup, num_samples=64).peak_lr == pytest.approx(2e-3)
     args.learning_rate = 3e-4
-    args.lr_scheduler_kwargs["final_ratio"] = 0.5
+    args.lr_scheduler_kwargs = {"final_ratio": 0.5}
     args.lr_scheduler_type = "warmup_cosine"
-    assert plan_training(args, warmup, num_samples=64).peak_lr == pytest.approx(6e-4)
-    assert args.warmup_steps == 20
-    assert args.lr_scheduler_kwargs["final_ratio"] == 0.5
+    plan = plan_training(args, warmup, num_samples=64)
+    planned = planned_arguments(args, warmup, plan)
+    assert plan.peak_lr == pytest.approx(6e-4)
+    assert planned.warmup_steps == 20
+    assert planned.lr_scheduler_kwargs["final_ratio"] == 0.5
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 8), (2, 4), (8, 1)])
 def test_a_global_batch_is_kept_on_any_number_of_processes(processes, accumulation, training):
     args = training(processes, per_device_train_batch_size=8, gradient_accumulation_steps=5, max_steps=100)
-    warmup = WarmupArguments(warmup="10", global_batch_size=64, reference_batch_size=32)
+    warmup = WarmupArguments(warmup="10", target_batch_size=64, reference_batch_size=32)
     plan = plan_training(args, warmup, num_samples=640)
-    assert args.gradient_accumulation_steps == accumulation
+    assert planned_arguments(args, warmup, plan).gradient_accumulation_steps == accumulation
+    assert args.gradient_accumulation_steps == 5
     assert (plan.global_batch_size, plan.peak_lr, plan.warmup_steps) == (64, pytest.approx(2e-3), 20)
 
 
@@ -416,11 +421,11 @@ def test_a_global_batch_is_kept_on_any_number_of_processes(processes, accumulati
 def test_a_global_batch_that_does_not_divide_is_refused(processes, global_batch, training):
     args = training(processes, per_device_train_batch_size=8, max_steps=100)
     message = (
-        f"global_batch_size={global_batch} is no multiple of 8 per device x {processes} processes; "
-        "change per_device_train_batch_size or global_batch_size."
+        f"target_batch_size={global_batch} is no multiple of 8 per device x {processes} processes; "
+        "change per_device_train_batch_size or target_batch_size."
     )
     with pytest.raises(ValueError, match=exactly(message)):
-        plan_training(args, WarmupArguments(global_batch_size=global_batch), num_samples=640)
+        plan_training(args, WarmupArguments(target_batch_size=global_batch), num_samples=640)
 
 
 # The number of updates

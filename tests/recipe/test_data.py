@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, default_data_collator
 
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe import data as data_module
-from hfwarmup.recipe.arguments import DataArguments
 from hfwarmup.recipe.corpus import _is_stdlib_source, load_corpus
 from hfwarmup.recipe.data import build_tokenizer, bytes_per_token, pack, prepare_data, tokenize
 
@@ -394,7 +394,7 @@ def test_the_second_rank_tokenizes_nothing_and_gets_the_same_data(folder, tmp_pa
             import torch.distributed as dist
             from accelerate import PartialState
             from hfwarmup.recipe import data
-            from hfwarmup.recipe.arguments import DataArguments
+            from hfwarmup.planning.arguments import DataArguments
 
             calls = {"_encode": 0, "_train_bpe": 0}
 

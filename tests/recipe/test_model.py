@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from hfwarmup.recipe.arguments import ModelArguments
+from hfwarmup.planning.arguments import ModelArguments
 from hfwarmup.recipe.model import build_model, new_config
 
 SMALL = {

@@ -9,11 +9,12 @@ import torch
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from hfwarmup.commands.shared import DEFAULTS
+from hfwarmup.errors import UserError
 from hfwarmup.planning.aliases import MOVED
-from hfwarmup.planning.config import ConfigError
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.planning.recipe_files import find_recipe, import_script, recipe_names
 from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
-from hfwarmup.recipe.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments, read_arguments
 
 TYPES = (ModelArguments, DataArguments, WarmupArguments, RecipeArguments)
@@ -28,7 +29,7 @@ def findings(tmp_path, monkeypatch):
         Path("run.yaml").write_text(text)
         try:
             read_arguments(TYPES, ["--config", "run.yaml", "--use_cpu", "true", *flags])
-        except ConfigError as error:
+        except UserError as error:
             return list(error.findings)
         return []
 
@@ -121,7 +122,7 @@ def test_one_process_of_a_machine_speaks(rank, code, monkeypatch):
 def test_findings_of_several_processes_need_no_process_group(monkeypatch):
     for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=r"^unknown setting 'zzz'[^\n]*\nwarmup='3' and warmup_steps=4[^\n]*$"):
+    with pytest.raises(UserError, match=r"^unknown setting 'zzz'[^\n]*\nwarmup='3' and warmup_steps=4[^\n]*$"):
         read_arguments(TYPES, ["--zzz", "1", "--warmup", "3", "--warmup_steps", "4"])
     assert not torch.distributed.is_initialized()
 

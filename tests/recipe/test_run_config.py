@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 import hfwarmup
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.recipe_files import config_folder, find_recipe, import_script, recipe_names, recipe_of
-from hfwarmup.recipe.arguments import DataArguments, ModelArguments, RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.run_config import keep_config
+from hfwarmup.trainer.planning import plan_of, plan_training, planned_arguments
 
 TYPES = (ModelArguments, DataArguments, WarmupArguments, RecipeArguments)
 
@@ -28,9 +30,10 @@ def begin(tmp_path, monkeypatch):
 
     def begin_run(*flags: str, update: int = 0):
         told = parse_arguments(*TYPES, argv=["--output_dir", "run", "--use_cpu", "true", *flags])
-        plan_training(told[-1], told[2], num_samples=640, tokens_per_sample=8)
-        keep_config(told[-1], update=update)
-        return told
+        plan = plan_training(told[-1], told[2], num_samples=640, tokens_per_sample=8)
+        planned = planned_arguments(told[-1], told[2], plan)
+        keep_config(planned, update=update)
+        return *told, planned
 
     return begin_run
 
@@ -67,9 +70,9 @@ def test_the_file_again_is_the_same_run_and_the_same_plan(begin):
     first = begin(*FLAGS)
     again = parse_arguments(*TYPES, argv=["--config", "run/config.yaml"])
     plan = plan_training(again[-1], again[2], num_samples=640, tokens_per_sample=8)
-    assert plan == first[-1].plan
+    assert plan == plan_of(first[-1])
     assert (plan.peak_lr, plan.warmup_steps) == (2e-3, 20)  # scaled once
-    assert values(again) == values(first)
+    assert values(again) == values(first[:-1])
 
 
 def test_the_same_settings_leave_the_file_as_it_is(begin):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import EvalPrediction
 
 import hfwarmup
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
 from hfwarmup.recipe.parsing import parse_arguments

@@ -23,17 +23,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, s
 from trl import SFTConfig, SFTTrainer
 
 import hfwarmup
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates
-from hfwarmup.trainer.callbacks import NonFiniteGuard
+from hfwarmup.trainer.non_finite import NonFiniteGuard
 from hfwarmup.trainer.recorder import RunRecorder
 
 ROOT = Path(__file__).parents[2]

@@ -23,12 +23,8 @@ from typer.testing import CliRunner
 
 import hfwarmup
 from hfwarmup.cli import app
-from hfwarmup.recipe.arguments import (
-    DataArguments,
-    ModelArguments,
-    RecipeArguments,
-    WarmupArguments,
-)
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
 
 ROOT = Path(__file__).parents[2]

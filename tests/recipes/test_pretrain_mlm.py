@@ -18,7 +18,7 @@ import transformers
 from datasets import Dataset
 
 import hfwarmup
-from hfwarmup.recipe.arguments import DataArguments
+from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.data import build_tokenizer, pack, tokenize
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates

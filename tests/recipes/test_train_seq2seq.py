@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
 
 import hfwarmup
-from hfwarmup.recipe.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
 from hfwarmup.recipe.model import build_model

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 import hfwarmup
-from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_timeseries"
@@ -212,16 +214,16 @@ def test_the_plateau_listens_only_after_the_warmup(tmp_path):
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     _, warmup, args = arguments("plateau", tmp_path, *words, "--lr_scheduler_kwargs", options)
     windows = plain_windows(simulate_fleet(4, seed=0), window_stride=12)  # one update an epoch
-    plan_training(args, warmup, num_samples=len(windows))
+    planned = planned_arguments(args, warmup, plan_training(args, warmup, num_samples=len(windows)))
     rates: list[float] = []
 
-    class Probe(hfwarmup.trainer.callbacks.TrainerCallback):
+    class Probe(TrainerCallback):
         def on_optimizer_step(self, args, state, control, **kwargs):
             rates.append(kwargs["optimizer"].param_groups[0]["lr"])
 
     trainer = Trainer(
         model=RulModel(4, 125),
-        args=args,
+        args=planned,
         train_dataset=windows,
         eval_dataset=windows,
         compute_metrics=lambda _: {"rmse": 1.0},

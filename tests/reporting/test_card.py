@@ -16,6 +16,7 @@ import hfwarmup
 from hfwarmup.planning.plan import plan_run
 from hfwarmup.recipe.run import finish_run
 from hfwarmup.reporting.card import write_card
+from hfwarmup.trainer.planning import follow
 from hfwarmup.trainer.recorder import RunRecorder
 
 SUMMARY = "validation loss 3.25 nats a token; a uniform guess is 8.32"
@@ -65,9 +66,9 @@ def make_trainer():
             save_strategy="no",
             disable_tqdm=True,
         )
-        plan = plan_run(learning_rate=args.learning_rate, warmup=1, total_steps=2, global_batch_size=8)
+        follow(args, plan_run(learning_rate=args.learning_rate, warmup=1, total_steps=2, global_batch_size=8))
         rows = [{"input_ids": row, "labels": row}] * 16
-        return Trainer(model=model, args=args, train_dataset=rows, callbacks=[RunRecorder(plan)])
+        return Trainer(model=model, args=args, train_dataset=rows, callbacks=[RunRecorder()])
 
     return make
 

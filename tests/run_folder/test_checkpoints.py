@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from hfwarmup.run_folder.checkpoints import find_checkpoint, train_to_end
+from hfwarmup.recipe.run import train_to_end
+from hfwarmup.run_folder.checkpoints import find_checkpoint
 
 HOLDS = (
     "output_dir={} holds a run already; choose another output_dir, or go on from its last checkpoint with resume=auto."

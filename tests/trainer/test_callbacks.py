@@ -10,7 +10,9 @@ from transformers import TrainerCallback
 
 import hfwarmup
 from hfwarmup.schedules.named import SCHEDULES
-from hfwarmup.trainer.callbacks import NonFiniteGuard, describe, planned_warmup_steps
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.running import planned_warmup_steps
+from hfwarmup.trainer.warmup_callback import describe
 
 ETA = 1e-3
 RUN = {"lr_scheduler_type": "gradual_warmup", "warmup_steps": 4}

@@ -19,7 +19,9 @@ SCRIPT = """
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
 
-from hfwarmup.recipe.arguments import RecipeArguments, WarmupArguments, plan_training
+from hfwarmup.recipe.arguments import RecipeArguments
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.trainer.planning import plan_training, planned_arguments
 from hfwarmup.recipe.parsing import parse_arguments
 
 warmup, args = parse_arguments(WarmupArguments, RecipeArguments)
@@ -28,7 +30,7 @@ sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_atte
 model = LlamaForCausalLM(LlamaConfig(vocab_size=16, max_position_embeddings=8, use_cache=False, **sizes))
 rows = torch.randint(16, (64, 8), generator=torch.Generator().manual_seed(0))
 data = [{"input_ids": row, "labels": row} for row in rows]
-plan_training(args, warmup, num_samples=len(data))
+args = planned_arguments(args, warmup, plan_training(args, warmup, num_samples=len(data)))
 Trainer(model=model, args=args, train_dataset=data).train()
 raise SystemExit("trained")
 """

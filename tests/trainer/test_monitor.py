@@ -302,7 +302,7 @@ def hide_dataset(trainer):
         (
             {"model": Pair(dropping_llama().config)},
             None,
-            "ValueError: the output of Pair has neither hidden_states nor decoder_hidden_states",
+            "UserError: the output of Pair has neither hidden_states nor decoder_hidden_states",
         ),
         ({}, hide_dataset, "the training data has no samples to ask for"),
     ],

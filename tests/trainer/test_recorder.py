@@ -10,12 +10,13 @@ import pytest
 from transformers import TrainerCallback
 
 import hfwarmup
+from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.plan import plan_run
-from hfwarmup.recipe.arguments import WarmupArguments
 from hfwarmup.run_folder.files import read_learning_rates, read_log
 from hfwarmup.schedules.spec import ScheduleSpec
-from hfwarmup.trainer.callbacks import PlanKeeper
+from hfwarmup.trainer.planning import follow, plan_training, planned_arguments
 from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
 
 ETA, ETA0 = 1e-3, 1e-7
 UPDATES = range(8)
@@ -202,14 +203,19 @@ def plan():
 
 
 def test_the_plan_is_on_record_with_its_reasons(make_trainer, plan):
-    trainer = make_trainer(RunRecorder(plan), **RUN)
+    trainer = make_trainer(RunRecorder(), **RUN)
+    follow(trainer.args, plan)
     trainer.train()
     assert run_of(trainer)["plan"] == json.loads(plan.to_json())
 
 
-def test_a_plan_made_again_is_the_one_on_record(make_trainer, plan):
-    keeper = PlanKeeper(plan, WarmupArguments(warmup="4"), num_samples=8)
-    trainer = make_trainer(keeper, RunRecorder(keeper), **{**RUN, "max_steps": 16})
+def test_a_plan_made_again_is_the_one_on_record(make_trainer):
+    trainer, warmup = make_trainer(**{**RUN, "warmup_steps": 0}), WarmupArguments(warmup="4")
+    given = trainer.args
+    trainer.args = planned_arguments(given, warmup, plan_training(given, warmup, num_samples=8))
+    trainer.args.max_steps = 16
+    for callback in (Replan(given, warmup, num_samples=8), RunRecorder()):
+        trainer.add_callback(callback)
     trainer.train()
     assert run_of(trainer)["plan"]["total_steps"] == 16
     assert run_of(trainer)["schedule"]["total_steps"] == 16

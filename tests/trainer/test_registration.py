@@ -19,7 +19,7 @@ from transformers.trainer_utils import SchedulerType
 import hfwarmup
 from hfwarmup.schedules import named
 from hfwarmup.schedules.named import SCHEDULES, schedule_names
-from hfwarmup.trainer.callbacks import WarmupCallback
+from hfwarmup.trainer.warmup_callback import WarmupCallback
 
 ETA, ETA0 = 1e-3, 1e-7
 UPDATES = range(8)

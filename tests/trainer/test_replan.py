@@ -7,8 +7,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import hfwarmup
-from hfwarmup.recipe.arguments import WarmupArguments, plan_training
-from hfwarmup.trainer.callbacks import PlanKeeper
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.trainer.planning import plan_of, plan_training, planned_arguments
+from hfwarmup.trainer.replan import Replan
 
 SAMPLES = [{"input_ids": torch.arange(8) % 16, "labels": torch.arange(8) % 16} for _ in range(64)]
 
@@ -51,15 +52,20 @@ def planned_trainer(tmp_path, model_class=LlamaForCausalLM, **settings):
     warmup = WarmupArguments(warmup="25%", reference_batch_size=16)
     plan = plan_training(args, warmup, num_samples=len(SAMPLES))
     probe = Probe()
-    keeper = PlanKeeper(plan, warmup, num_samples=len(SAMPLES))
-    return Trainer(model_class(config), args, train_dataset=SAMPLES, callbacks=[keeper, probe]), keeper, probe
+    replan = Replan(args, warmup, num_samples=len(SAMPLES))
+    planned = planned_arguments(args, warmup, plan)
+    return Trainer(model_class(config), planned, train_dataset=SAMPLES, callbacks=[replan, probe]), probe
 
 
 def test_auto_find_batch_size_scales_peak_and_warmup_to_the_batch_that_fits(tmp_path):
-    trainer, keeper, probe = planned_trainer(
+    trainer, probe = planned_trainer(
         tmp_path, FitsUpTo, per_device_train_batch_size=16, num_train_epochs=2, auto_find_batch_size=True
     )
-    assert (keeper.plan.peak_lr, keeper.plan.warmup_steps, keeper.plan.total_steps) == (1.6e-3, 2, 8)
+    assert (plan_of(trainer.args).peak_lr, plan_of(trainer.args).warmup_steps, plan_of(trainer.args).total_steps) == (
+        1.6e-3,
+        2,
+        8,
+    )
     trainer.train()
     fitted = trainer.state.train_batch_size
     assert fitted <= 4
@@ -68,18 +74,22 @@ def test_auto_find_batch_size_scales_peak_and_warmup_to_the_batch_that_fits(tmp_
     assert trainer.state.max_steps == total
     # 25% of the 8 updates at the reference batch are 2; the linear rule takes 2 k, at least 1.
     steps = max(1, int(2 * scale + 0.5))
-    assert (keeper.plan.scale, keeper.plan.warmup_steps, keeper.plan.total_steps) == (scale, steps, total)
+    assert (plan_of(trainer.args).scale, plan_of(trainer.args).warmup_steps, plan_of(trainer.args).total_steps) == (
+        scale,
+        steps,
+        total,
+    )
     expected = [1.6e-3 * scale * min(1.0, t / steps) for t in range(total)]
     assert probe.rates == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_second_train_of_another_length_gets_a_warmup_of_its_own(tmp_path):
-    trainer, keeper, probe = planned_trainer(tmp_path, per_device_train_batch_size=16, max_steps=8)
+    trainer, probe = planned_trainer(tmp_path, per_device_train_batch_size=16, max_steps=8)
     trainer.train()
     assert probe.rates == [1.6e-3 * min(1.0, t / 2) for t in range(8)]
     trainer.args.max_steps = 16
     trainer.train()
-    assert keeper.plan.warmup_steps == 4  # 25% of 16
+    assert plan_of(trainer.args).warmup_steps == 4  # 25% of 16
     assert probe.rates == [1.6e-3 * min(1.0, t / 4) for t in range(16)]
 
 
@@ -87,14 +97,14 @@ def test_a_second_train_of_another_length_gets_a_warmup_of_its_own(tmp_path):
     ("num_processes", "accumulation"),
     [(1, 8), (2, 4), (4, 2), (8, 1)],  # 64 = 8 per device x processes x accumulation
 )
-def test_global_batch_size_is_kept_on_any_number_of_processes(tmp_path, monkeypatch, num_processes, accumulation):
+def test_target_batch_size_is_kept_on_any_number_of_processes(tmp_path, monkeypatch, num_processes, accumulation):
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: num_processes))
     args = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=8, max_steps=10)
-    plan = plan_training(args, WarmupArguments(global_batch_size=64, warmup="2"), num_samples=640)
-    assert (args.gradient_accumulation_steps, plan.global_batch_size) == (accumulation, 64)
+    plan = plan_training(args, WarmupArguments(target_batch_size=64, warmup="2"), num_samples=640)
+    assert (plan.gradient_accumulation_steps, plan.global_batch_size) == (accumulation, 64)
 
 
 def test_a_global_batch_that_does_not_divide_is_an_error(tmp_path):
     args = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=8, max_steps=10)
-    with pytest.raises(ValueError, match="global_batch_size=20 is no multiple of 8 per device x 1 processes; change"):
-        plan_training(args, WarmupArguments(global_batch_size=20), num_samples=640)
+    with pytest.raises(ValueError, match="target_batch_size=20 is no multiple of 8 per device x 1 processes; change"):
+        plan_training(args, WarmupArguments(target_batch_size=20), num_samples=640)

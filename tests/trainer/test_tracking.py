@@ -14,9 +14,10 @@ from tensorboard.plugins.hparams import metadata
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 import hfwarmup
-from hfwarmup.planning.plan import plan_run
-from hfwarmup.recipe.arguments import WarmupArguments
-from hfwarmup.trainer.callbacks import PlanKeeper
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.planning.plan import Plan
+from hfwarmup.trainer.planning import plan_of, plan_training, planned_arguments
+from hfwarmup.trainer.replan import Replan
 from hfwarmup.trainer.tracking import track_plan
 
 VALUES = {
@@ -37,29 +38,30 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     hfwarmup.register()
 
-    def run(report_to: str, *, max_steps: int = 4) -> PlanKeeper:
+    def run(report_to: str, *, max_steps: int = 4) -> Plan:
         sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
         row = torch.arange(4)
         args = TrainingArguments(
             str(tmp_path / "run"),
-            max_steps=max_steps,
+            max_steps=4,
             learning_rate=1e-3,
             lr_scheduler_type="warmup_cosine",
-            warmup_steps=1,
             use_cpu=True,
             report_to=report_to,
             logging_steps=2,
             save_strategy="no",
             disable_tqdm=True,
         )
-        plan = plan_run(learning_rate=1e-3, warmup="25%", total_steps=4, global_batch_size=8)
-        keeper = PlanKeeper(plan, WarmupArguments(warmup="25%"), num_samples=32)
+        warmup = WarmupArguments(warmup="25%")
+        planned = planned_arguments(args, warmup, plan_training(args, warmup, num_samples=32))
+        planned.max_steps = max_steps
         rows = [{"input_ids": row, "labels": row}] * 32
         model = LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes))
-        trainer = Trainer(model=model, args=args, train_dataset=rows, callbacks=[keeper])
-        track_plan(trainer, keeper)
+        trainer = Trainer(model=model, args=planned, train_dataset=rows)
+        trainer.add_callback(Replan(args, warmup, num_samples=32))
+        track_plan(trainer)
         trainer.train()
-        return keeper
+        return plan_of(trainer.args)
 
     return run
 
@@ -77,11 +79,11 @@ def hyperparameters_in(accumulator: EventAccumulator) -> dict:
 
 
 def test_tensorboard_has_the_plan_and_the_curve(train, tmp_path):
-    keeper = train("tensorboard")
+    plan = train("tensorboard")
     found = events(tmp_path / "events")
     assert hyperparameters_in(found) == VALUES
     text = found.Tensors("warmup/plan/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert text == "\n\n".join(keeper.plan.reasons)
+    assert text == "\n\n".join(plan.reasons)
     assert found.Tags()["images"] == ["warmup/schedule"]
     assert (found.Images("warmup/schedule")[0].width, found.Images("warmup/schedule")[0].height) == (1040, 546)
     assert [event.step for event in found.Scalars("train/loss")] == [2, 4]  # in the same run
@@ -96,13 +98,13 @@ def test_trackio_has_the_plan_and_the_curve(train, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
         monkeypatch.delitem(sys.modules, name)  # its folder is settled when it is imported
-    keeper = train("trackio")
+    plan = train("trackio")
     (database,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:
         (config,) = (json.loads(row[0]) for row in connection.execute("select config from configs"))
         logged = [json.loads(row[0]) for row in connection.execute("select metrics from metrics order by id")]
     assert {name: config[f"warmup/{name}"] for name in VALUES} == VALUES
-    assert config["warmup/reasons"] == list(keeper.plan.reasons)
+    assert config["warmup/reasons"] == list(plan.reasons)
     assert logged[0]["warmup/schedule"]["_type"] == "trackio.image"
     assert sum("train/loss" in entry for entry in logged) == 2
 

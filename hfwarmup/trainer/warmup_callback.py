@@ -1,24 +1,20 @@
-"""What happens around the updates of a Trainer: checks, the plateau's metric, a plan made again."""
+"""Watches over a schedule of this package in any Trainer."""
 
 from __future__ import annotations
 
 import logging
-import math
-from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfwarmup.errors import RunStopped, UserError
 from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.planning.caveats import WITHOUT_WARMUP
-from hfwarmup.planning.plan import Plan
-from hfwarmup.recipe.arguments import WarmupArguments, plan_again, read_map
-from hfwarmup.run_folder.files import LOG, append_log
+from hfwarmup.planning.arguments import read_map
 from hfwarmup.schedules.named import schedule_names
+from hfwarmup.trainer.planning import plan_of
+from hfwarmup.trainer.running import is_rank_zero, own_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +49,10 @@ class WarmupCallback(TrainerCallback):
         if state.global_step > 0 and scheduler.last_epoch == 0 and not scheduler.is_resumed:
             _go_on_without_state(scheduler, state.global_step)
         if isinstance(scheduler.after, ReduceLROnPlateau) and args.eval_strategy == "no":
-            raise ValueError(
+            raise UserError(
                 f"schedule {scheduler.spec.name!r} listens to an evaluation; set eval_strategy to 'steps' or 'epoch'."
             )
-        planned = () if (plan := getattr(args, "plan", None)) is None else plan.reasons
+        planned = () if (plan := plan_of(args)) is None else plan.reasons
         if is_rank_zero() and scheduler.spec.summary() not in planned:  # a recipe has shown its plan
             logger.info("%s", describe(scheduler))
 
@@ -97,7 +93,7 @@ class WarmupCallback(TrainerCallback):
         """Several evaluation sets are evaluated one by one, so a missing metric is judged when all of them are done."""
         if scheduler is not None and self._unmatched_metrics and not self._metric_found:
             available = ", ".join(sorted(set(self._unmatched_metrics)))
-            raise ValueError(
+            raise UserError(
                 f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of {available}."
             )
 
@@ -119,83 +115,10 @@ class WarmupCallback(TrainerCallback):
             "second scheduler, a callback or a DeepSpeed config."
         )
         if scheduler.on_lr_mismatch == "error":
-            raise RuntimeError(message)
+            raise RunStopped(message)
         self._mismatch_reported = True
         if is_rank_zero():
             logger.warning("%s", message)
-
-
-class PlanKeeper(TrainerCallback):
-    """Plans again when a Trainer begins with another batch or length than the plan's.
-
-    That happens under auto_find_batch_size, which lowers the batch until it fits, and in a second `train()` of another
-    length. Peak and warmup then follow the new batch and length by the plan's own rules.
-    """
-
-    def __init__(
-        self, plan: Plan, warmup: WarmupArguments, *, num_samples: int, tokens_per_sample: int | None = None
-    ) -> None:
-        self.plan, self._warmup = plan, warmup
-        self._num_samples, self._tokens_per_sample = num_samples, tokens_per_sample
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        scheduler, batch_size = own_scheduler(kwargs), state.train_batch_size or args.train_batch_size
-        global_batch_size = batch_size * args.world_size * args.gradient_accumulation_steps
-        if (global_batch_size, state.max_steps) == (self.plan.global_batch_size, self.plan.total_steps):
-            return
-        if scheduler is None:
-            raise ValueError(
-                f"the run has batch {global_batch_size} and {state.max_steps} updates, the plan "
-                f"{self.plan.global_batch_size} and {self.plan.total_steps}; choose a schedule of hfwarmup, which can "
-                "be planned again."
-            )
-        old = self.plan
-        self.plan = plan_again(
-            old,
-            args,
-            self._warmup,
-            batch_size=batch_size,
-            total_steps=state.max_steps,
-            num_samples=self._num_samples,
-            tokens_per_sample=self._tokens_per_sample,
-        )
-        scheduler.replan(
-            peak_scale=self.plan.peak_lr / old.peak_lr if old.peak_lr else 1.0,
-            num_warmup_steps=self.plan.warmup_steps,
-            num_training_steps=self.plan.total_steps,
-        )
-        if is_rank_zero():
-            logger.warning("planned again for the batch and length that the Trainer has:\n%s", self.plan)
-
-
-class NonFiniteGuard(TrainerCallback):
-    """Stops a run at a loss or gradient that is not finite, before it reaches the weights.
-
-    A non-finite loss makes the gradient non-finite, and the norm of all gradients sees any such element, so one norm an
-    update decides; the run's log.jsonl says that it was stopped. Under fp16 the gradient scaler skips such updates by
-    itself, and the guard leaves them to it.
-    """
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if args.fp16:
-            return
-        gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not math.isfinite(norm.item()):
-            lr = kwargs["optimizer"].param_groups[0]["lr"]
-            log = Path(str(args.output_dir), LOG)
-            if is_rank_zero() and log.exists():
-                append_log(log, {"step": state.global_step, "stopped": "the loss or its gradient was not finite"})
-            raise FloatingPointError(
-                f"update {state.global_step}: the loss or its gradient is not finite (gradient norm {norm.item()}, "
-                f"learning rate {float(lr):g}); stopped before the weights changed; "
-                "lower learning_rate or lengthen warmup."
-            )
 
 
 def _go_on_without_state(scheduler: WarmupScheduler, step: int) -> None:
@@ -208,9 +131,9 @@ def _go_on_without_state(scheduler: WarmupScheduler, step: int) -> None:
     )
     restart = "start a new run from its weights"
     if scheduler.after is not None:
-        raise ValueError(f"{lost}; {restart}.")
+        raise UserError(f"{lost}; {restart}.")
     if scheduler.on_schedule_change != "config":
-        raise ValueError(f"{lost}; {restart}, or pass on_schedule_change=config to go on at update {step}.")
+        raise UserError(f"{lost}; {restart}, or pass on_schedule_change=config to go on at update {step}.")
     scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": step})
     if is_rank_zero():
         logger.warning(
@@ -225,36 +148,6 @@ def describe(scheduler: WarmupScheduler) -> str:
     """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
     groups = len(scheduler.spec.peak_lrs)
     return scheduler.spec.summary() + (f" ({groups} parameter groups)" if groups > 1 else "")
-
-
-def is_rank_zero() -> bool:
-    """Whether this process speaks for all: rank 0, or the only one."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
-    """The scheduler among a callback's arguments if it is of this package, out of accelerate's wrapper too."""
-    scheduler = kwargs.get("lr_scheduler")
-    scheduler = getattr(scheduler, "scheduler", scheduler)
-    return scheduler if isinstance(scheduler, WarmupScheduler) else None
-
-
-def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> int:
-    """Updates to the peak, under a schedule of this package or of transformers, some of which drop the warmup."""
-    if (scheduler := own_scheduler(kwargs)) is not None:
-        return scheduler.spec.num_warmup_steps
-    kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    return 0 if kind in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
-
-
-def highest_peak_lr(optimizer: Optimizer) -> float:
-    """The highest peak learning rate of any group; ReduceLROnPlateau and GreedyLR keep none, there that of now."""
-    return max(peak_lrs(optimizer))
-
-
-def peak_lrs(optimizer: Optimizer) -> list[float]:
-    """The peak learning rate of each group, which most schedulers keep in `initial_lr`."""
-    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 
 
 def _same_on_all_ranks(metric: float) -> float:
