@@ -54,7 +54,8 @@ samples = [{"input_ids": row, "labels": row} for row in tokens]
 plan = plan_training(args, warmup, num_samples=len(samples))
 config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
                      num_key_value_heads=1, max_position_embeddings=8, use_cache=False)
-trainer = Trainer(model=LlamaForCausalLM(config), args=planned_arguments(args, warmup, plan), train_dataset=samples, callbacks=[Rehearsal])
+planned = planned_arguments(args, warmup, plan)
+trainer = Trainer(LlamaForCausalLM(config), planned, train_dataset=samples, callbacks=[Rehearsal])
 trainer.train()
 spec = trainer.lr_scheduler.spec
 print(json.dumps({
