@@ -57,7 +57,16 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     hfwarmup.errors.UserError: decay='cosin'; did you mean 'cosine'? Choose one of cosine, linear.
     """
     if value not in tuple(choices):  # a list or a map of a config has no hash
-        raise UserError(f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}.")
+        raise UserError(unknown_choice(name, value, choices))
+
+
+def unknown_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """What to say of a value that is not among the `choices`.
+
+    >>> unknown_choice("mode", "mix", ("min", "max"))
+    "mode='mix'; did you mean 'min'? Choose one of min, max."
+    """
+    return f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}."
 
 
 def check_number(

@@ -30,7 +30,8 @@ from transformers.trainer_utils import rotate_checkpoints
 import hfwarmup
 from hfwarmup.errors import UserError
 from hfwarmup.optim.groups import stretch_warmup
-from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments, read_map
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.values import read_map
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.baselines import next_token_targets, unigram_loss
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero

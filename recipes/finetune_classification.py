@@ -33,7 +33,8 @@ from transformers import (
 
 import hfwarmup
 from hfwarmup.optim.groups import stretch_warmup
-from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments, read_map
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.values import read_map
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
 from hfwarmup.recipe.corpus import load_corpus

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import huggingface_hub.constants
@@ -84,8 +85,8 @@ class SFTArguments(RecipeArguments, SFTConfig):
     """
 
     max_length: int | None = field(default=None, metadata={"help": "block_size of the data says it"})
-    torch_compile: str = field(  # type: ignore[assignment]
-        default="false", metadata={"help": "true or false; each batch has the length of its longest pair"}
+    torch_compile: bool | Literal["auto"] = field(  # type: ignore[assignment]
+        default=False, metadata={"help": "true or false; each batch has the length of its longest pair"}
     )
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -71,8 +71,8 @@ class SummaryArguments:
 class Seq2SeqArguments(RecipeArguments, Seq2SeqTrainingArguments):
     """RecipeArguments and Seq2SeqTrainingArguments in one."""
 
-    torch_compile: str = field(  # type: ignore[assignment]
-        default="false", metadata={"help": "auto, true or false; each batch has the length of its longest pair"}
+    torch_compile: bool | Literal["auto"] = field(  # type: ignore[assignment]
+        default=False, metadata={"help": "auto, true or false; each batch has the length of its longest pair"}
     )
 
 

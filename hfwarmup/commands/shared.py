@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from hfwarmup.errors import UserError
-from hfwarmup.planning.aliases import moved_to
-from hfwarmup.planning.config import load_config, unknown_key
+from hfwarmup.planning.arguments import DataArguments, ModelArguments
+from hfwarmup.planning.config import load_config
+from hfwarmup.planning.parsed_input import ParsedInput
 from hfwarmup.planning.recipe_files import find_script, packs_blocks
 from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.planning.values import defaults_of, hints_of
 
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes every setting as --key value."""
 PROCESSES = ("--num_processes", "--num-processes")
-DEFAULTS = {"model": "", "block_size": 256}
-"""What a recipe has where its config is silent and a PlanSettings knows nothing."""
+PLAN_ARGUMENTS = (ModelArguments, DataArguments, PlanSettings)
+"""Where the settings are defined that `plan` and `plot` read."""
 ConfigArgument = Annotated[Path, typer.Argument(help="a recipe's YAML file", show_default=False)]
 NumSamples = Annotated[
     int | None, typer.Option("--num_samples", "--num-samples", help="size of the training set, for runs in epochs")
@@ -74,50 +75,22 @@ def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Pa
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     """What decides the plan, from a config and then from `words`, --key value pairs that win over it.
 
-    Raises UserError with every setting that is almost one of the plan's; what else a recipe has is left to it.
+    What else a recipe has is left to it. Raises UserError with all that is wrong.
     """
-    known = [item.name for item in fields(PlanSettings)]
-    in_file, flags = load_config(config), _flags(words)
-    findings = [*in_file.duplicates]
-    findings += [(in_file.line(key), unknown_key(key, known, in_file.values[key])) for key in _missed(in_file.values)]
-    texts = [f"{config}:{line}: {finding}" for line, finding in sorted(set(findings))]
-    texts += [unknown_key(key, known, flags[key]) for key in _missed(flags)]
-    if texts:
-        raise UserError(*texts)
+    given = ParsedInput([*words, "--config", str(config)], hints_of(*PLAN_ARGUMENTS), strict=False)
+    if given.findings:
+        raise UserError(*given.findings)
     script = find_script(config)
-    defaults = {} if script is None else DEFAULTS
-    return pick_settings({**defaults, **in_file.values, **flags}, script)
+    defaults = {} if script is None else defaults_of(ModelArguments, DataArguments)
+    settings = pick_settings({**defaults, **given.values}, script)
+    for setting, mistake in settings.mistakes():
+        given.add_conflict(mistake, setting)
+    if given.findings:
+        raise UserError(*given.findings)
+    return settings
 
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
     """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
-    packed = script is None or packs_blocks(script)
-    tokens = settings.get("block_size") if packed else None
+    tokens = settings.get("block_size") if script is None or packs_blocks(script) else None
     return PlanSettings.pick({**settings, "tokens_per_sample": tokens})
-
-
-def _missed(settings: Mapping[str, Any]) -> list[str]:
-    """The names that are a setting of the plan, but for a slip or an older name."""
-    from difflib import get_close_matches
-
-    names = [item.name for item in fields(PlanSettings)]
-    known = [*names, "adam_beta1"]  # a setting of its own, though near adam_beta2
-    return [
-        key
-        for key, value in settings.items()
-        if key not in known and (get_close_matches(key, names, n=1, cutoff=0.9) or moved_to(key, value, names))
-    ]
-
-
-def _flags(words: Sequence[str]) -> Mapping[str, Any]:
-    """`--key value` pairs; values are read as YAML, as in the file."""
-    from ruamel.yaml import YAML
-
-    pairs = [word.split("=", 1) if "=" in word else [word] for word in words]
-    flat = [part for pair in pairs for part in pair]
-    if len(flat) % 2 or any(not flag.startswith("--") for flag in flat[::2]):
-        raise UserError(f"cannot read {' '.join(words)!r} as settings; write --key value.")
-    return {
-        flag[2:].replace("-", "_"): YAML(typ="safe", pure=True).load(value)
-        for flag, value in zip(flat[::2], flat[1::2], strict=True)
-    }

@@ -65,7 +65,7 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
     settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
     values = {setting.name: setting.value for setting in settings}
     for model in (item for item in read if isinstance(item, ModelArguments)):
-        if not model.model and (model.model_type or model.overrides):  # else a flag of the launch names it
+        if not model.model and (model.model_type or model.config_overrides):  # else a flag of the launch names it
             _check_new_model(config, model, block_size=values.get("block_size", 512))
     return values
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-MOVED = {
+from hfwarmup.errors import UserError
+from hfwarmup.planning.ranges import RANGES, check_range
+from hfwarmup.planning.values import read_value
+
+ALIASES = {
     # transformers: earlier names, and those of its example scripts
     "warmup_ratio": 'warmup: "{percent}%" (transformers 5 has no warmup_ratio)',
     "warmup_proportion": 'warmup: "{percent}%"',
@@ -22,6 +26,7 @@ MOVED = {
     "dataset_name": "dataset",
     "dataset_config_name": "dataset_config",
     "max_seq_length": "block_size",
+    "torch_dtype": "precision",
     # accelerate, DeepSpeed, Lightning, timm, nanoGPT, Megatron
     "mixed_precision": "precision",
     "dtype": "precision",
@@ -38,6 +43,8 @@ MOVED = {
     "warmup_epochs": 'warmup: "{value} epochs"',
     "warmup_samples": 'warmup: "{value} samples"',
     "warmup_tokens": 'warmup: "{value} tokens"',
+    "warmup_fraction": 'warmup: "{percent}%"',
+    "lr_warmup_fraction": 'warmup: "{percent}%"',
     "max_iters": "max_steps",
     "total_steps": "max_steps",
     "epochs": "num_train_epochs",
@@ -45,30 +52,84 @@ MOVED = {
     "max_epochs": "num_train_epochs",
     "batch_size": "per_device_train_batch_size",
     "train_batch_size": "target_batch_size",
+    "global_batch_size": "target_batch_size",
     "micro_batch_size": "per_device_train_batch_size",
     "accumulate_grad_batches": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",
     "grad_clip": "max_grad_norm",
     "clip_grad": "max_grad_norm",
+    "clip_grad_norm": "max_grad_norm",
+    "max_norm": "max_grad_norm",
+    # axolotl, LLaMA-Factory, torchtune, ms-swift
+    "base_model": "model",
+    "sequence_len": "block_size",
+    "cutoff_len": "block_size",
+    "val_set_size": "validation_fraction",
+    "split_dataset_ratio": "validation_fraction",
+    "lora_r": "lora_rank",
+    "lora_target": "lora_targets",
+    "lora_target_modules": "lora_targets",
+    "target_modules": "lora_targets",
+    "log_every_n_steps": "logging_steps",
+    "compile": "torch_compile",
+    "enable_activation_checkpointing": "gradient_checkpointing",
 }
 """Name elsewhere -> name here, or the whole line with {value}, or {percent} of a share."""
 
+WORDS: dict[str, dict[Any, str]] = {
+    "precision": {
+        "bfloat16": "bf16",
+        "torch.bfloat16": "bf16",
+        "float16": "fp16",
+        "torch.float16": "fp16",
+        "float32": "fp32",
+        "torch.float32": "fp32",
+        "no": "fp32",
+    },
+    "lr_scheduler_type": {"cosine": "warmup_cosine", "linear": "warmup_linear"},
+}
+"""Setting here -> the words that others use for its values, and ours."""
 
-def moved_to(key: str, value: Any, known: Collection[str]) -> str | None:
-    """The line to write for a setting that has another name here; None for a name that has not moved to a `known` one.
 
-    >>> moved_to("warmup_ratio", 0.05, ["warmup"])
+def advice(key: str, value: Any, known: Collection[str]) -> str | None:
+    """What to write for a setting that has another name here; None for a name that stands for no `known` setting.
+
+    With `known` a map of type hints, a value is only repeated where the setting here takes it.
+
+    >>> advice("warmup_ratio", 0.05, ["warmup"])
     'warmup: "5%" (transformers 5 has no warmup_ratio)'
-    >>> moved_to("lr", 2e-5, ["learning_rate"]), moved_to("lr", None, ["learning_rate"])
+    >>> advice("lr", 2e-5, ["learning_rate"]), advice("lr", None, ["learning_rate"])
     ('learning_rate: 2e-05', 'learning_rate')
-    >>> moved_to("lr", 2e-5, ["warmup"]) is None
+    >>> advice("dtype", "bfloat16", {"precision": str}), advice("optimizer", {"name": "adam"}, {"optim": str})
+    ('precision: bf16', 'optim')
+    >>> advice("lr", 2e-5, ["warmup"]) is None
     True
     """
-    template = MOVED.get(key, "")
-    if template.partition(":")[0] not in known:
+    template = ALIASES.get(key, "")
+    setting, is_line, _ = template.partition(":")
+    if setting not in known:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if ":" not in template:
-        return template if value is None else f"{template}: {text}"
-    share = value if isinstance(value, int | float) else 0.1
-    return template.format(value="1" if value is None else text, percent=f"{100 * share:g}")
+    if is_line:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        share = f"{100 * value:g}" if is_number else "10"
+        return template.format(value=_text(value) if is_number or isinstance(value, str) else "1", percent=share)
+    value = WORDS.get(setting, {}).get(value, value) if isinstance(value, str) else value
+    return f"{setting}: {_text(value)}" if _is_taken(setting, value, known) else setting
+
+
+def _is_taken(setting: str, value: Any, known: Collection[str]) -> bool:
+    """Whether the value is one that can be given to the setting on one line."""
+    if value is None or isinstance(value, list | dict):
+        return False
+    try:
+        if isinstance(known, Mapping):
+            read_value(setting, value, known[setting])
+        if setting in RANGES:
+            check_range(setting, value, RANGES[setting])
+    except UserError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hfwarmup.errors import UserError
+from hfwarmup.planning.durations import Duration, parse_duration
 from hfwarmup.planning.plan import LrScaling, WarmupScaling
+from hfwarmup.planning.ranges import RANGES, check_range
+from hfwarmup.planning.values import read_map
 from hfwarmup.schedules.spec import OnScheduleChange
-
-
-def read_map(setting: str, given: Any) -> dict[str, Any]:
-    """A setting that is a map, given as one or as JSON; ValueError, in one line, for anything else.
-
-    >>> read_map("config_overrides", '{"hidden_size": 256}')
-    {'hidden_size': 256}
-    >>> read_map("lr_scheduler_kwargs", "factor: 2")
-    Traceback (most recent call last):
-    hfwarmup.errors.UserError: lr_scheduler_kwargs='factor: 2' is not JSON (Expecting value); quote its names.
-    """
-    try:
-        parsed = json.loads(given) if isinstance(given, str) else given
-    except json.JSONDecodeError as error:
-        raise UserError(f"{setting}={given!r} is not JSON ({error.msg}); quote its names.") from None
-    if not isinstance(parsed, dict):
-        raise UserError(f"{setting}={given!r}: give a map of settings.")
-    return parsed
 
 
 @dataclass(kw_only=True)
@@ -64,14 +48,8 @@ class DataArguments:
     def __post_init__(self) -> None:
         if not self.dataset:
             raise UserError("dataset is empty; name a file, folder or hub dataset, or 'stdlib'.")
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction={self.validation_fraction} is not in (0, 1); give for example 0.05.")
-        if self.vocab_size < 257:
-            raise UserError(f"vocab_size={self.vocab_size} < 257 = 256 bytes + <|endoftext|>; raise vocab_size.")
-        if self.block_size < 2:
-            raise UserError(f"block_size={self.block_size} < 2: no token is left to predict; raise block_size.")
-        if self.tokenize_workers < 0:
-            raise UserError(f"tokenize_workers={self.tokenize_workers} < 0; give 0 for this process, or a count.")
+        for name in ("validation_fraction", "vocab_size", "block_size", "tokenize_workers"):
+            check_range(name, getattr(self, name), RANGES[name])
 
 
 @dataclass(kw_only=True)
@@ -82,27 +60,23 @@ class ModelArguments:
         default="", metadata={"help": "a checkpoint to start from, folder or hub name; empty: a new model"}
     )
     model_type: str = field(default="", metadata={"help": "a new model's architecture, as transformers names it"})
-    config_overrides: str = field(
-        default="{}", metadata={"help": "a new model's settings: a YAML map, or JSON, such as '{\"hidden_size\": 256}'"}
+    config_overrides: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "a new model's settings: a YAML map, or JSON, such as '{\"hidden_size\": 256}'"},
     )
 
     def __post_init__(self) -> None:
-        overrides = self.overrides
-        if self.model and overrides:
+        self.config_overrides = read_map("config_overrides", self.config_overrides)
+        if self.model and self.config_overrides:
             raise UserError(f"config_overrides are for a new model, and model={self.model!r} brings its own; drop one.")
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """config_overrides as a map."""
-        return read_map("config_overrides", self.config_overrides)
 
 
 @dataclass(kw_only=True)
 class WarmupArguments:
     """The warmup, and how it and the peak follow the number of processes."""
 
-    warmup: str = field(
-        default="", metadata={"help": "the warmup's length: 500, '5%%', '2 epochs', '100k samples' or '20M tokens'"}
+    warmup: str | int | float | Duration | None = field(
+        default=None, metadata={"help": "the warmup's length: 500, '5%', '2 epochs', '100k samples' or '20M tokens'"}
     )
     reference_batch_size: int | None = field(
         default=None,
@@ -126,3 +100,12 @@ class WarmupArguments:
             "help": "when a resumed run's schedule is not the checkpoint's: stop, follow the config, or the checkpoint"
         },
     )
+
+    def __post_init__(self) -> None:
+        if self.warmup is not None:
+            self.warmup = None if self.warmup == "" else parse_duration(self.warmup)
+
+    @property
+    def warmup_duration(self) -> Duration | None:
+        """The warmup's length as it was given; None: by warmup_steps, or none."""
+        return cast(Duration | None, self.warmup)

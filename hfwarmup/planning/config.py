@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from hfwarmup.errors import UserError, did_you_mean
-from hfwarmup.planning.aliases import moved_to
+from hfwarmup.planning.aliases import ALIASES, advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +82,21 @@ def read_config(
     return config.values
 
 
-def unknown_key(key: str, known: Collection[str], value: Any = None) -> str:
-    """What to say of a key that no argument has.
+def unknown_key(key: str, known: Collection[str], value: Any = None, owners: Sequence[str] = ()) -> str:
+    """What to say of a key that is no setting: what to write here, whose setting it is, or the nearest name.
+
+    `known` may map each setting to its type hint, so that advice is valid; `owners` are recipes that have the setting.
 
     >>> unknown_key("learnign_rate", ["learning_rate"])
     "unknown setting 'learnign_rate'; did you mean 'learning_rate'?"
     >>> unknown_key("warmup_epochs", ["warmup"], 2)
     'unknown setting \\'warmup_epochs\\'; write warmup: "2 epochs".'
     """
-    if (here := moved_to(key, value, known)) is not None:
+    if (here := advice(key, value, known)) is not None:
         return f"unknown setting {key!r}; write {here}."
-    hint = did_you_mean(key, known)
+    if owners:
+        return f"unknown setting {key!r}, which is of {', '.join(owners)}; run that recipe, or remove it."
+    hint = "." if key in ALIASES else did_you_mean(key, known)  # a name with a meaning of its own is no slip
     return f"unknown setting {key!r}{hint}" + (" Remove it, or see --help." if hint == "." else "")
 
 

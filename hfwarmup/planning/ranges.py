@@ -1,4 +1,4 @@
-"""The values that a plan is made of: the kind of each, and what a number may be."""
+"""The values that a number may have: those of a plan, and those of TrainingArguments that would end a run later."""
 
 from __future__ import annotations
 
@@ -19,10 +19,22 @@ class Range(NamedTuple):
     """what to give instead of one that is not"""
 
 
-COUNT = Range(lambda value: 1 <= value < math.inf and value == int(value), "give a whole number, 1 or more.")
+def _is_whole(value: Any) -> bool:
+    return math.isfinite(value) and value == int(value)
+
+
+COUNT = Range(lambda value: value >= 1 and _is_whole(value), "give a whole number, 1 or more.")
+NOT_NEGATIVE = Range(lambda value: 0 <= value < math.inf, "give a number, 0 or more.")
+WHOLE_NOT_NEGATIVE = Range(lambda value: value >= 0 and _is_whole(value), "give a whole number, 0 or more.")
 ABOVE_ZERO = Range(lambda value: 0 < value < math.inf, "give a number above 0.")
 LEARNING_RATE = Range(lambda value: 0 <= value < math.inf, "give a finite learning rate, 0 or more.")
 SHARE = Range(lambda value: 0 < value <= 1, "give a share of the run above 0 and at most 1.")
+BETA = Range(lambda value: 0 <= value < 1, "give a number from 0 up to, not including, 1.")
+SEED = Range(lambda value: 0 <= value < 2**32 and _is_whole(value), "give a whole number from 0 to 2^32 - 1.")
+INTERVAL = Range(
+    lambda value: 0 < value < 1 or (value >= 1 and _is_whole(value)),
+    "give a whole number of updates, 1 or more, or below 1 a share of the run.",
+)
 
 RANGES = {
     "learning_rate": LEARNING_RATE,
@@ -35,38 +47,48 @@ RANGES = {
     "per_device_train_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
     "max_steps": Range(
-        lambda value: -1 <= value < math.inf and value == int(value),
+        lambda value: value >= -1 and _is_whole(value),
         "give a whole number of updates, or -1 for a run of num_train_epochs.",
     ),
     "num_train_epochs": Range(lambda value: 0 < value < math.inf, "give a number of epochs above 0, or max_steps."),
-    "adam_beta2": Range(lambda value: 0 <= value < 1, "give a number from 0 up to, not including, 1."),
+    "adam_beta2": BETA,
     "noise_scale_samples": ABOVE_ZERO,
     "tokens_per_sample": ABOVE_ZERO,
+    # of the data
+    "validation_fraction": Range(lambda value: 0 < value < 1, "give a share between 0 and 1, for example 0.05."),
+    "vocab_size": Range(
+        lambda value: value >= 257 and _is_whole(value), "give 257 or more: 256 bytes and <|endoftext|>."
+    ),
+    "block_size": Range(
+        lambda value: value >= 2 and _is_whole(value), "give 2 tokens or more: the first one is not predicted."
+    ),
+    "tokenize_workers": WHOLE_NOT_NEGATIVE,
+    # of TrainingArguments and its subclasses, beside the plan's
+    "per_device_eval_batch_size": COUNT,
+    "seed": SEED,
+    "data_seed": SEED,
+    "adam_beta1": BETA,
+    "adam_epsilon": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "max_grad_norm": NOT_NEGATIVE,
+    "label_smoothing_factor": Range(lambda value: 0 <= value < 1, "give a share from 0 to below 1."),
+    "neftune_noise_alpha": NOT_NEGATIVE,
+    "logging_steps": INTERVAL,
+    "eval_steps": INTERVAL,
+    "save_steps": INTERVAL,
+    "eval_delay": NOT_NEGATIVE,
+    "save_total_limit": COUNT,
+    "eval_accumulation_steps": COUNT,
+    "torch_empty_cache_steps": COUNT,
+    "dataloader_num_workers": WHOLE_NOT_NEGATIVE,
+    "dataloader_prefetch_factor": COUNT,
+    "ddp_timeout": COUNT,
+    "ddp_bucket_cap_mb": COUNT,
+    "generation_max_length": COUNT,
+    "generation_num_beams": COUNT,
+    "dataset_num_proc": COUNT,
 }
 """Setting -> what it may be."""
-
-KINDS: dict[str, tuple[type, str]] = {
-    "lr_scaling": (str, "give a name: linear, sqrt or none."),
-    "warmup_scaling": (str, "give a name: linear, constant_samples, constant_steps or sqrt."),
-    "lr_scheduler_type": (str, "give a schedule's name; see hfwarmup list."),
-    "optim": (str, "give an optimizer's name."),
-    "lr_scheduler_kwargs": (dict, "give a map."),
-    "dataloader_drop_last": (bool, "give true or false."),
-}
-"""Setting that is no number -> its type, and what to give instead of another."""
-
-
-def kind_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The settings that are of a wrong kind and so can be compared with nothing, each with one line.
-
-    >>> kind_mistakes({"optim": "sgd", "dataloader_drop_last": "perhaps"})
-    [('dataloader_drop_last', 'dataloader_drop_last=perhaps: give true or false.')]
-    """
-    return [
-        (name, f"{name}={settings[name]}: {remedy}")
-        for name, (kind, remedy) in KINDS.items()
-        if name in settings and not isinstance(settings[name], kind)
-    ]
 
 
 def range_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -76,7 +98,8 @@ def range_mistakes(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     [('learning_rate', 'learning_rate=-1: give a finite learning rate, 0 or more.')]
     """
     findings = {name: outside(name, settings.get(name), allowed) for name, allowed in RANGES.items()}
-    if findings["max_steps"] is None and settings.get("max_steps", 0) > 0:
+    max_steps = settings.get("max_steps")
+    if findings["max_steps"] is None and max_steps is not None and max_steps > 0:
         del findings["num_train_epochs"]
     return [(name, finding) for name, finding in findings.items() if finding is not None]
 
@@ -94,7 +117,7 @@ def outside(name: str, value: Any, allowed: Range) -> str | None:
 
 
 def check_range(name: str, value: Any, allowed: Range) -> None:
-    """Raise ValueError where `outside` has something to say.
+    """Raise UserError where `outside` has something to say.
 
     >>> check_range("num_processes", 0, COUNT)
     Traceback (most recent call last):

@@ -10,9 +10,11 @@ from typing import Any, Self
 from hfwarmup.errors import UserError
 from hfwarmup.planning import caveats
 from hfwarmup.planning.arguments import WarmupArguments
-from hfwarmup.planning.durations import Duration, parse_duration, update_steps
+from hfwarmup.planning.durations import Duration, update_steps
 from hfwarmup.planning.plan import Plan, plan_run
-from hfwarmup.planning.ranges import COUNT, check_range, kind_mistakes, range_mistakes
+from hfwarmup.planning.ranges import COUNT, RANGES, check_range, range_mistakes
+from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES, check_transformers_options
+from hfwarmup.planning.values import hints_of, read_map, read_value
 from hfwarmup.schedules.curve import beta2_warmup_steps
 from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
 from hfwarmup.schedules.options import BETA2_WARMUPS
@@ -26,23 +28,6 @@ MEASURED_START = (
     "warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
 )
 """What a plan says in the place of the ends of a curve whose start is not known yet."""
-
-TRANSFORMERS_SCHEDULES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "cosine_with_min_lr",
-    "cosine_warmup_with_min_lr",
-    "warmup_stable_decay",
-    "greedy",
-)
-"""The schedules of transformers itself, whose batch, peak and warmup are planned and whose curve is its own matter."""
-
 
 DEFAULT_LEARNING_RATE = 1e-3
 """The peak of a recipe whose config is silent."""
@@ -70,6 +55,11 @@ class PlanSettings(WarmupArguments):
     """tokens of a training sample; None: not known"""
     model: str | None = None
     """the checkpoint to start from; empty: a new model; None: not known"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.lr_scheduler_kwargs, str):
+            self.lr_scheduler_kwargs = read_map("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
 
     @classmethod
     def pick(cls, settings: Mapping[str, Any]) -> Self:
@@ -119,18 +109,29 @@ class PlanSettings(WarmupArguments):
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
         found = range_mistakes(vars(self))
-        if kinds := kind_mistakes(vars(self)):
+        if kinds := self._kind_mistakes():
             return [*found, *kinds]
         checks = {
-            "warmup": (self._check_one_warmup, self._check_warmup),
-            "lr_scheduler_type": (self._check_name,),
-            "lr_scheduler_kwargs": (self._check_options,),
+            "warmup": self._check_one_warmup,
+            "lr_scheduler_type": self._check_name,
+            "lr_scheduler_kwargs": self._check_options,
         }
-        for setting, check in ((setting, check) for setting, of_it in checks.items() for check in of_it):
+        for setting, check in checks.items():
             try:
                 check()
-            except ValueError as error:
+            except UserError as error:
                 found.append((setting, str(error)))
+        return found
+
+    def _kind_mistakes(self) -> list[tuple[str, str]]:
+        """The settings that are no numbers and not of their kind, each with one line."""
+        found = []
+        for name, hint in hints_of(PlanSettings).items():
+            try:
+                if name not in RANGES:
+                    read_value(name, getattr(self, name), hint)
+            except UserError as error:
+                found.append((name, str(error)))
         return found
 
     def spec(self, plan: Plan) -> ScheduleSpec:
@@ -171,8 +172,8 @@ class PlanSettings(WarmupArguments):
 
     @property
     def _warmup_in_epochs(self) -> bool:
-        duration = parse_duration(self.warmup or 0)
-        return duration.unit == "epochs" and duration.amount > 0
+        duration = self.warmup_duration
+        return duration is not None and duration.unit == "epochs" and duration.amount > 0
 
     def accumulation(self, num_processes: int) -> int:
         """Micro-batches an update: `gradient_accumulation_steps`, or what keeps `target_batch_size`."""
@@ -206,11 +207,11 @@ class PlanSettings(WarmupArguments):
             return None
         return math.ceil(self.num_train_epochs * num_samples / self.reference_batch_size)
 
-    def _warmup(self) -> str | int | float | Duration:
+    def _warmup(self) -> int | Duration:
         if self.takes_warmup_from_beta2:
             return beta2_warmup_steps(self._curve_options().get("beta2", self.adam_beta2))
-        if self.warmup != "":
-            return self.warmup
+        if self.warmup_duration is not None:
+            return self.warmup_duration
         # transformers' own warmup_steps: below 1 a share of the run, from 1 on updates
         return int(self.warmup_steps) if self.warmup_steps >= 1 else Duration(amount=100 * self.warmup_steps, unit="%")
 
@@ -244,10 +245,6 @@ class PlanSettings(WarmupArguments):
         )
         return replace(plan, warnings=(*plan.warnings, *(caveat for caveat in found if caveat)))
 
-    def _check_warmup(self) -> None:
-        if self.warmup != "":
-            parse_duration(self.warmup)
-
     def _check_name(self) -> None:
         if self.lr_scheduler_type not in TRANSFORMERS_SCHEDULES:
             own_factory(self.lr_scheduler_type)
@@ -256,9 +253,11 @@ class PlanSettings(WarmupArguments):
         if self.lr_scheduler_type in SCHEDULES:
             options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
             resolve_options(self.lr_scheduler_type, options)
+        elif self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
+            check_transformers_options(self.lr_scheduler_type, self.lr_scheduler_kwargs)
 
     def _check_one_warmup(self) -> None:
-        if self.warmup == "":
+        if self.warmup is None:
             return
         if self.warmup_steps:
             steps = str(self.warmup_steps).removesuffix(".0")

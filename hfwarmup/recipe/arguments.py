@@ -9,9 +9,9 @@ import torch
 from transformers import TrainingArguments
 
 from hfwarmup.errors import UserError
-from hfwarmup.planning.arguments import read_map
 from hfwarmup.planning.settings import DEFAULT_LEARNING_RATE
 from hfwarmup.planning.settings_file import Setting
+from hfwarmup.planning.values import read_map, read_value
 from hfwarmup.recipe.precision import choose_precision
 from hfwarmup.run_folder.checkpoints import Resume
 
@@ -23,7 +23,7 @@ class RecipeArguments(TrainingArguments):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = field(
         default="auto", metadata={"help": "auto: bf16 where the device has it fast, fp16 on older GPUs, else fp32"}
     )
-    torch_compile: str = field(  # type: ignore[assignment]
+    torch_compile: bool | Literal["auto"] = field(  # type: ignore[assignment]
         default="auto", metadata={"help": "auto: when the run is long enough to pay for it; or true, or false"}
     )
     resume: Resume = field(
@@ -35,7 +35,7 @@ class RecipeArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "hide losses that are not finite in the logs"}
     )
-    report_to: str = field(default="none", metadata={"help": "trackers: tensorboard, trackio, …, or none"})
+    report_to: str | list[str] = field(default="none", metadata={"help": "trackers: tensorboard, trackio, …, or none"})
     ddp_find_unused_parameters: bool = field(
         default=False, metadata={"help": "look for parameters without gradient at every step, which costs time"}
     )
@@ -43,11 +43,9 @@ class RecipeArguments(TrainingArguments):
     """what parse_arguments read, of all arguments of the recipe, each with its origin"""
 
     def __post_init__(self) -> None:
-        choice = str(self.torch_compile).lower()
-        if choice not in ("auto", "true", "false"):
-            raise UserError(f"torch_compile={self.torch_compile!r}: choose auto, true or false.")
-        self.auto_compile = choice == "auto"
-        self.torch_compile = choice == "true"  # type: ignore[assignment]
+        read_value("torch_compile", self.torch_compile, bool | Literal["auto"])
+        self.auto_compile = self.torch_compile == "auto"
+        self.torch_compile = self.torch_compile is True
         # transformers asks for use_cpu before it lets a CPU train in bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         self.precision_reason = self._settle_precision()

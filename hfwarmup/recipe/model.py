@@ -56,7 +56,7 @@ def new_config(
             f"model_type={model.model_type!r} is no architecture of transformers{did_you_mean(model.model_type, known)}"
         )
     blank = AutoConfig.for_model(model.model_type)
-    unknown = [name for name in model.overrides if not hasattr(blank, name)]
+    unknown = [name for name in model.config_overrides if not hasattr(blank, name)]
     if unknown:
         hint = did_you_mean(unknown[0], list(blank.to_dict()))
         raise UserError(f"config_overrides: {model.model_type} has no setting {unknown[0]!r}{hint}")
@@ -69,7 +69,7 @@ def new_config(
         "use_cache": False,
     }
     with _said_in_one_line(model):
-        return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.overrides})
+        return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.config_overrides})
 
 
 @contextmanager
@@ -80,5 +80,5 @@ def _said_in_one_line(model: ModelArguments) -> Iterator[None]:
     except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"config_overrides={model.overrides}: {model.model_type} cannot be built so ({reason}); change them."
+            f"config_overrides={model.config_overrides}: {model.model_type} cannot be built so ({reason}); change them."
         ) from error

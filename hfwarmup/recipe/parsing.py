@@ -1,30 +1,33 @@
-"""A recipe's arguments out of a YAML file and flags, both checked in one way; all that is wrong is said at once."""
+"""A recipe's arguments out of a YAML file and flags, both read in one way; all that is wrong is said at once."""
 
 from __future__ import annotations
 
+import argparse
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
-from hfwarmup.errors import UserError, did_you_mean
-from hfwarmup.planning.arguments import read_map
+from hfwarmup.errors import UserError
+from hfwarmup.planning.parsed_input import ParsedInput
+from hfwarmup.planning.ranges import RANGES, range_mistakes
 from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.planning.values import defaults_of, hints_of, kinds_of
 from hfwarmup.recipe.arguments import RecipeArguments
-from hfwarmup.recipe.parsed_input import Given
+from hfwarmup.recipe.rehearsal import rehearse
+from hfwarmup.trainer.registration import register
 
 
 def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The dataclasses `types`, filled from `--config FILE` (YAML) and flags; a flag wins over the file.
 
-    RecipeArguments among them get `settings`: every value as it was read, with its origin. Prints all that is wrong,
-    one line each, from the first process of each machine, and exits with status 1 when something is.
+    The schedules' names are registered first. RecipeArguments among the types get `settings`: every value as it was
+    read, with its origin. Prints all that is wrong, one line each, from the first process of each machine, and exits
+    with status 1 when something is.
     """
     try:
         return read_arguments(types, sys.argv[1:] if argv is None else argv)
@@ -39,39 +42,74 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
     First those of the file, in its order (keys that stand twice or are unknown, values that cannot be), then those of
     the flags, then settings that contradict each other.
     """
-    parser = _Parser(types, allow_abbrev=False)  # type: ignore[arg-type]
-    parser.add_argument("--config", type=Path, help="a YAML file of settings; flags win over it")
-    required = [action.dest for action in parser._actions if action.required]
-    for action in parser._actions:
-        action.required = False  # the file may have it
-    given = Given(argv, options={option: a.dest for option, a in parser._option_string_actions.items()}, parser=parser)
-    missing = [name for name in required if name not in given.words]
+    register()
+    hints, defaults = hints_of(*types), defaults_of(*types)
+    given = ParsedInput(argv, hints)
+    if given.wants_help:
+        _print_help(types)
+        raise SystemExit(0)
+    missing = [name for name in hints if name not in defaults and name not in given.values]
     given.findings += [f"{name} is missing; give --{name}, or set it in the config." for name in missing]
-    parser.set_defaults(**given.empty)
-    values = vars(parser.parse_args([word for words in given.words.values() for word in words]))
-    filled = [] if missing else _fill(types, values, given)
+    filled = [] if missing else _fill(types, given)
     if given.findings:
         raise UserError(*given.findings)
-    settings = tuple(given.setting(name, values[name]) for kind in types for name in _names(kind))
+    settings = tuple(given.setting(name, given.values.get(name, defaults.get(name))) for name in hints)
     for item in filled:
         if isinstance(item, RecipeArguments):
             item.settings = settings
     return tuple(filled)
 
 
-def _fill(types: Sequence[type], values: Mapping[str, Any], given: Given) -> list[Any]:
-    """The dataclasses; what they and the plan have against the values becomes a finding."""
-    if {"warmup", "lr_scheduler_type"} <= values.keys():
-        for setting, mistake in _plan_settings(values).mistakes():
-            given.contradict(mistake, setting)
+def _fill(types: Sequence[type], given: ParsedInput) -> list[Any]:
+    """The dataclasses; what they, the plan and the first update have against the values becomes a finding."""
+    hints = hints_of(*types)
+    for setting, mistake in range_mistakes({name: given.values.get(name) for name in RANGES if name in hints}):
+        given.add_conflict(mistake, setting)
+    if {"warmup", "lr_scheduler_type"} <= hints.keys():
+        for setting, mistake in PlanSettings.pick({**defaults_of(*types), **given.values}).mistakes():
+            given.add_conflict(mistake, setting)
     filled: dict[type, Any] = {}
-    for kind in sorted(types, key=lambda kind: issubclass(kind, TrainingArguments)):
-        with _one_process() if given.findings else nullcontext():
-            try:
-                filled[kind] = kind(**{name: values[name] for name in _names(kind)})
-            except ValueError as error:
-                given.contradict(str(error))
-    return [filled[kind] for kind in types if kind in filled]
+    with _one_process() if given.findings else nullcontext():
+        for kind in sorted(types, key=lambda kind: issubclass(kind, TrainingArguments)):
+            own = {name: given.values[name] for name in hints_of(kind) if name in given.values}
+            filled[kind] = _construct(kind, own, given)
+            if isinstance(filled[kind], RecipeArguments) and not given.findings:
+                for setting, mistake in rehearse(filled[kind]):
+                    given.add_conflict(mistake, setting)
+    return [filled[kind] for kind in types if filled[kind] is not None]
+
+
+def _construct(kind: type, own: Mapping[str, Any], given: ParsedInput) -> Any:
+    """The dataclass, or None and a finding. What TrainingArguments misses may stand under a name that is unknown."""
+    try:
+        return kind(**own)
+    except UserError as error:
+        for finding in error.findings:
+            given.add_conflict(finding)
+    except Exception as error:  # transformers and accelerate raise anything for values that they cannot use
+        if not (given.has_unknown and issubclass(kind, TrainingArguments)):
+            setting = _culprit(kind, own)
+            given.add_conflict(_as_finding(setting, own.get(setting), error), setting)
+    return None
+
+
+def _culprit(kind: Callable[..., Any], own: Mapping[str, Any]) -> str:
+    """The setting without which the dataclass can be made; empty where it takes more than one."""
+    for name in reversed(list(own)):
+        try:
+            kind(**{other: value for other, value in own.items() if other != name})
+        except Exception:
+            continue
+        return name
+    return ""
+
+
+def _as_finding(setting: str, value: Any, error: Exception) -> str:
+    reason = " ".join(str(error).split()).strip().rstrip(".")
+    if isinstance(error, ValueError) and (not setting or setting in reason):
+        return f"{reason}."
+    named = f"{setting}={value!r}: " if setting else ""
+    return f"{named}transformers refuses it ({type(error).__name__}: {reason}); change or remove it."
 
 
 @contextmanager
@@ -84,26 +122,13 @@ def _one_process() -> Iterator[None]:
         os.environ.update(launched)
 
 
-def _plan_settings(values: Mapping[str, Any]) -> PlanSettings:
-    plain = {name: getattr(value, "value", value) for name, value in values.items()}
-    try:
-        plain["lr_scheduler_kwargs"] = read_map("lr_scheduler_kwargs", plain.get("lr_scheduler_kwargs") or {})
-    except ValueError:
-        plain["lr_scheduler_kwargs"] = None  # TrainingArguments says it
-    return PlanSettings.pick(plain)
-
-
-def _names(kind: type) -> list[str]:
-    return [item.name for item in fields(cast(Any, kind)) if item.init]
-
-
-class _Parser(HfArgumentParser):
-    """transformers' parser, which says one line where argparse prints its usage."""
-
-    def error(self, message: str) -> NoReturn:
-        message = re.sub(r"argument --(\w+)(/\S+)?: ", r"\1: ", message)
-        choice = re.fullmatch(r"(\w+): invalid choice: (.*?) \(choose from (.*)\)", message)
-        if choice is None:
-            raise UserError(f"{message}.")
-        name, value, choices = choice[1], choice[2].strip("'"), choice[3].replace("'", "")
-        raise UserError(f"{name}={value!r}{did_you_mean(value, choices.split(', '))} Choose one of {choices}.")
+def _print_help(types: Sequence[type]) -> None:
+    """Every setting, in the groups of the dataclasses."""
+    parser = argparse.ArgumentParser(description="Settings, as flags or in the YAML file of --config.", add_help=False)
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of settings; flags win over it")
+    for kind in types:
+        group = parser.add_argument_group(kind.__name__)
+        for item in (item for item in fields(cast(Any, kind)) if item.init):
+            words = f"{item.metadata.get('help', '')} ({kinds_of(hints_of(kind)[item.name])})"
+            group.add_argument(f"--{item.name}", metavar="VALUE", help=words.strip().replace("%", "%%"))
+    parser.print_help()

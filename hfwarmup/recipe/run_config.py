@@ -55,7 +55,7 @@ def _changes(path: Path, args: RecipeArguments) -> str:
     return ", ".join(
         f"{name} {old} -> {new}"
         for name, old, new in rows
-        if str(old) != str(new) and name != "resume" and not name.endswith("_token")
+        if old != new and name != "resume" and not name.endswith("_token")
     )
 
 

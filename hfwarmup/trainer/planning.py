@@ -10,9 +10,10 @@ from typing import TypeVar
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hfwarmup.planning.arguments import WarmupArguments, read_map
+from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.plan import Plan
 from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.planning.values import read_map
 from hfwarmup.schedules.named import schedule_names
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)

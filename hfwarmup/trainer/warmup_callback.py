@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hfwarmup.errors import RunStopped, UserError
 from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.planning.arguments import read_map
+from hfwarmup.planning.values import read_map
 from hfwarmup.schedules.named import schedule_names
 from hfwarmup.trainer.planning import plan_of
 from hfwarmup.trainer.running import is_rank_zero, own_scheduler

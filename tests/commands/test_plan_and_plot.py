@@ -78,11 +78,11 @@ def test_plan_puts_several_numbers_of_processes_side_by_side(config):
     [
         (["--learnign_rate", "1"], "error: unknown setting 'learnign_rate'; did you mean 'learning_rate'?"),
         (["--num_processes", "two"], "error: num_processes='two': give whole numbers, 1 or more, such as 1,8,64."),
-        (["--warmup", "1.0"], "error: duration 1.0 can be read as '1 step' or as '100%'; write the one you mean."),
-        (["--learning_rate", "abc"], "error: learning_rate=abc: give a finite learning rate, 0 or more."),
-        (["--lr_scheduler_kwargs", "3"], "error: lr_scheduler_kwargs=3: give a map."),
+        (["--warmup", "1.0"], "error: duration '1.0' can be read as '1 step' or as '100%'; write the one you mean."),
+        (["--learning_rate", "abc"], "error: learning_rate='abc': give a number."),
+        (["--lr_scheduler_kwargs", "3"], "error: lr_scheduler_kwargs='3': give a map of settings."),
         (["--lr", "1e-3"], "error: unknown setting 'lr'; write learning_rate: 0.001."),
-        (["stray"], "error: cannot read 'stray' as settings; write --key value."),
+        (["stray"], "error: unexpected argument 'stray'; write --name value."),
     ],
 )
 def test_a_mistake_is_one_line(config, words, message):
@@ -92,8 +92,8 @@ def test_a_mistake_is_one_line(config, words, message):
 def test_plot_says_the_same_of_a_value_of_a_wrong_kind(config):
     found = run("plot", config, "--lr_scheduler_kwargs", "3", "--per_device_train_batch_size", "eight").exception
     assert found.code.splitlines() == [
-        "error: per_device_train_batch_size=eight: give a whole number, 1 or more.",
-        "error: lr_scheduler_kwargs=3: give a map.",
+        "error: lr_scheduler_kwargs='3': give a map of settings.",
+        "error: per_device_train_batch_size='eight': give a whole number.",
     ]
 
 
@@ -134,8 +134,8 @@ def test_a_run_in_epochs_needs_the_number_of_samples(config):
 def test_a_warmup_in_epochs_needs_the_number_of_samples(config):
     words = ["plan", config, "--warmup", "2epochs"]
     assert run(*words).exception.code == (
-        "error: warmup='2epochs' depends on the data; give --num_samples, the size of the training set, or a warmup in "
-        "steps."
+        "error: warmup='2 epochs' depends on the data; give --num_samples, the size of the training set, or a warmup "
+        "in steps."
     )
     assert json.loads(run(*words, "--num_samples", "320", "--json").output)["warmup_steps"] == 40  # 320 / 16 an epoch
     assert json.loads(run("plan", config, "--warmup", "0 epochs", "--json").output)["warmup_steps"] == 0
@@ -153,7 +153,7 @@ def test_a_count_that_no_run_has_is_named_as_it_was_given(config, words, message
 
 
 def test_plot_csv_holds_every_update(config, tmp_path):
-    run("plot", config, "-o", tmp_path / "curve.csv", "--lr_scheduler_kwargs", "{initial_lr: 0}")
+    run("plot", config, "-o", tmp_path / "curve.csv", "--lr_scheduler_kwargs", '{"initial_lr": 0}')
     header, *rows = list(csv.reader((tmp_path / "curve.csv").read_text().splitlines()))
     assert header == ["update", "run"]
     rates = [float(rate) for _, rate in rows]
@@ -223,7 +223,7 @@ def test_plan_reads_every_config(path):
 
 def test_a_start_that_is_measured_is_said_to_be_unknown(config):
     """What is shown is the whole warmup."""
-    words = ["--lr_scheduler_kwargs", "{initial_lr: auto}"]
+    words = ["--lr_scheduler_kwargs", '{"initial_lr": "auto"}']
     assert run("plan", config, *words).output.splitlines()[-1] == (
         "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the "
         "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."

@@ -37,7 +37,7 @@ def test_every_mistake_of_every_file_is_said_and_the_status_is_1(config):
     assert checked.exit_code == 1
     assert checked.stdout.splitlines() == [
         f"error: {bad}:1: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
-        f"error: {bad}:2: warmup='10' and warmup_steps=5 are both given; keep warmup.",
+        f"error: {bad}:2: warmup='10 steps' and warmup_steps=5 are both given; keep warmup.",
         f"{SMOKE}: no mistakes, for pretrain_clm",
         f"error: {worse}:1: unknown setting 'num_unit'; did you mean 'num_units'?",
     ]

@@ -81,15 +81,21 @@ def test_what_deserves_a_second_look(settings, said):
 
 def test_all_that_is_wrong_with_the_settings_is_said_at_once():
     settings = PlanSettings(
-        warmup="5 epoch s", warmup_steps=5, lr_scheduler_type="warmup_cosin", max_steps=10, target_batch_size=7
+        warmup="5 epochs", warmup_steps=5, lr_scheduler_type="warmup_cosin", max_steps=10, target_batch_size=7
     )
-    (first, twice), (second, unit), (third, unknown) = settings.mistakes()
-    assert (first, second, third) == ("warmup", "warmup", "lr_scheduler_type")
-    assert twice == "warmup='5 epoch s' and warmup_steps=5 are both given; keep warmup."
-    assert unit.startswith("duration '5 epoch s'")
+    (first, twice), (second, unknown) = settings.mistakes()
+    assert (first, second) == ("warmup", "lr_scheduler_type")
+    assert twice == "warmup='5 epochs' and warmup_steps=5 are both given; keep warmup."
     assert unknown.startswith("unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'?")
-    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unit, unknown)))):
+    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unknown)))):
         settings.plan(num_processes=1)
+
+
+def test_a_length_that_cannot_be_read_makes_no_settings():
+    with pytest.raises(
+        ValueError, match=r"^duration '5 epoch s' has the unknown unit 'epoch s'; did you mean 'epochs'"
+    ):
+        PlanSettings(warmup="5 epoch s")
 
 
 COUNT = "give a whole number, 1 or more."
@@ -132,11 +138,11 @@ def test_what_transformers_means_by_its_numbers_stays_valid(max_steps):
 OF_A_WRONG_KIND = [
     # setting, a value that is not of its kind, the remedy
     ("lr_scheduler_kwargs", [1], "give a map."),
-    ("lr_scaling", ["sqrt"], "give a name: linear, sqrt or none."),
-    ("warmup_scaling", {"a": 1}, "give a name: linear, constant_samples, constant_steps or sqrt."),
-    ("lr_scheduler_type", ["noam"], "give a schedule's name; see hfwarmup list."),
-    ("optim", 3, "give an optimizer's name."),
-    ("dataloader_drop_last", "perhaps", "give true or false."),
+    ("lr_scaling", ["sqrt"], "give one of linear, sqrt, none."),
+    ("warmup_scaling", {"a": 1}, "give one of linear, constant_samples, constant_steps, sqrt."),
+    ("lr_scheduler_type", ["noam"], "give text (in quotes)."),
+    ("optim", 3, "give text (in quotes)."),
+    ("dataloader_drop_last", 3, "give true or false."),
     ("tokens_per_sample", "wide", "give a number above 0."),
 ]
 

@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.durations import Duration
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.trainer.planning import plan_training, planned_arguments
@@ -39,7 +40,7 @@ def parse(tmp_path):
             (tmp_path / "run.yaml").write_text(yaml)
             argv = ["--config", str(tmp_path / "run.yaml"), *argv]
         model, data, warmup, training = parse_arguments(*TYPES, argv=argv)
-        return {**vars(training), **vars(warmup), **vars(data), **vars(model)} | {"overrides": model.overrides}
+        return {**vars(training), **vars(warmup), **vars(data), **vars(model)} | {"overrides": model.config_overrides}
 
     return parse_all
 
@@ -63,7 +64,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(parse):
     yaml = "learning_rate: 2e-5\nwarmup: 7%\nblock_size: 128\nseed: 3\n"
     settings = parse("--learning_rate", "3e-4", "--seed=4", yaml=yaml)
     names = ["learning_rate", "seed", "warmup", "block_size", "vocab_size"]
-    assert [settings[name] for name in names] == [3e-4, 4, "7%", 128, 4096]
+    assert [settings[name] for name in names] == [3e-4, 4, Duration(amount=7, unit="%"), 128, 4096]
 
 
 SAME = [
@@ -74,12 +75,12 @@ SAME = [
     (["--weight_decay", "0"], "weight_decay: 0", ("weight_decay", 0.0)),
     (["--disable_tqdm", "true"], "disable_tqdm: true", ("disable_tqdm", True)),
     (["--report_to", "none"], "report_to: none", ("report_to", [])),
-    (["--warmup", "2 epochs"], "warmup: 2 epochs", ("warmup", "2 epochs")),
+    (["--warmup", "2 epochs"], "warmup: 2 epochs", ("warmup", Duration(amount=2, unit="epochs"))),
     (["--resume", "auto"], "resume: auto", ("resume", "auto")),
     (["--lr_scheduler_type", "noam"], "lr_scheduler_type: noam", ("lr_scheduler_type", "noam")),
     (
-        ["--lr_scheduler_kwargs", '{"final_ratio": 0.2}'],
-        "lr_scheduler_kwargs:\n  final_ratio: 0.2",
+        ["--lr_scheduler_type", "warmup_cosine", "--lr_scheduler_kwargs", '{"final_ratio": 0.2}'],
+        "lr_scheduler_type: warmup_cosine\nlr_scheduler_kwargs:\n  final_ratio: 0.2",
         ("lr_scheduler_kwargs", {"final_ratio": 0.2}),
     ),
     (
@@ -157,13 +158,13 @@ def test_every_unknown_flag_is_reported(refusal):
         (["--learning", "3"], "unknown setting 'learning'; did you mean 'learning_rate'?"),  # not an abbreviation
         (["--per_device_train_batch", "3"], "unknown setting 'per_device_train_batch'; did you mean "
          "'per_device_train_batch_size'?"),
-        (["stray"], "stray argument 'stray'; a setting begins with --."),
-        (["--learning_rate"], "learning_rate: expected one argument."),
-        (["--config"], "config: expected one argument."),
+        (["stray"], "unexpected argument 'stray'; write --name value."),
+        (["--learning_rate"], "learning_rate has no value; write --learning_rate VALUE."),
+        (["--config"], "config has no value; write --config FILE."),
         (["--precision", "fp32", "--bf16", "true"], "bf16=true and precision=fp32 contradict; keep precision."),
         (["--precision", "bf16", "--fp16", "true"], "fp16=true and precision=bf16 contradict; keep precision."),
-        (["--torch_compile", "maybe"], "torch_compile='maybe': choose auto, true or false."),
-        (["--vocab_size", "256"], "vocab_size=256 < 257 = 256 bytes + <|endoftext|>; raise vocab_size."),
+        (["--torch_compile", "maybe"], "torch_compile='maybe': give true or false or one of auto."),
+        (["--vocab_size", "256"], "vocab_size=256: give 257 or more: 256 bytes and <|endoftext|>."),
         (["--lr_scheduler_kwargs", "{x"], "lr_scheduler_kwargs='{x' is not JSON (Expecting property name enclosed in "
          "double quotes); quote its names."),
         (["--config_overrides", "[1]"], "config_overrides='[1]': give a map of settings."),

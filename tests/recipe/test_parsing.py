@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 import torch
-from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
+from transformers.trainer_utils import SchedulerType
 
-from hfwarmup.commands.shared import DEFAULTS
 from hfwarmup.errors import UserError
-from hfwarmup.planning.aliases import MOVED
+from hfwarmup.planning.aliases import ALIASES
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.planning.recipe_files import find_recipe, import_script, recipe_names
-from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
+from hfwarmup.planning.settings import PlanSettings
+from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES
+from hfwarmup.planning.values import defaults_of
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments, read_arguments
 
@@ -53,9 +57,9 @@ def test_five_mistakes_are_five_findings_each_with_line_and_remedy(findings):
     assert findings(FIVE_MISTAKES) == [
         "run.yaml:3: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
         "run.yaml:4: unknown setting 'warmup_ratio'; write warmup: \"5%\" (transformers 5 has no warmup_ratio).",
-        "run.yaml:5: max_steps: invalid int value: 'many'.",
+        "run.yaml:5: max_steps='many': give a whole number.",
         "run.yaml:9: 'seed' stands in line 6 already; keep one of the two.",
-        "run.yaml:7: warmup='100' and warmup_steps=50 are both given; keep warmup.",
+        "run.yaml:7: warmup='100 steps' and warmup_steps=50 are both given; keep warmup.",
     ]
 
 
@@ -79,11 +83,11 @@ ONE_FINDING = [
         [],
         "run.yaml:2: 'warmup_cosine' has no option 'final_ration'; did you mean 'final_ratio'?",
     ),
-    ("", ["--seed", "1", "2"], "stray argument '2'; a setting begins with --."),
+    ("", ["--seed", "1", "2"], "unexpected argument '2'; write --name value."),
     ("", ["--lr", "3e-4"], "unknown setting 'lr'; write learning_rate: 0.0003."),
     ("mlm_probability: 0.3\n", [], "run.yaml:1: unknown setting 'mlm_probability', which is of pretrain_mlm; run that"),
     ("lora_rank: 4\n", [], "run.yaml:1: unknown setting 'lora_rank', which is of finetune_sft; run that recipe, or"),
-    ("resume: 3\n", [], "run.yaml:1: resume='3'. Choose one of never, auto, must."),
+    ("resume: 3\n", [], "run.yaml:1: resume=3: give one of never, auto, must."),
 ]
 
 
@@ -96,8 +100,8 @@ def test_a_mistake_is_one_finding(text, flags, found, findings):
 def test_mistakes_of_the_file_and_of_the_flags_come_together(findings):
     assert findings("max_step: 5\n", "--seed", "x", "--block_size", "1") == [
         "run.yaml:1: unknown setting 'max_step'; did you mean 'max_steps'?",
-        "seed: invalid int value: 'x'.",
-        "block_size=1 < 2: no token is left to predict; raise block_size.",
+        "seed='x': give a whole number.",
+        "block_size=1: give 2 tokens or more: the first one is not predicted.",
     ]
 
 
@@ -122,13 +126,32 @@ def test_one_process_of_a_machine_speaks(rank, code, monkeypatch):
 def test_findings_of_several_processes_need_no_process_group(monkeypatch):
     for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"^unknown setting 'zzz'[^\n]*\nwarmup='3' and warmup_steps=4[^\n]*$"):
+    with pytest.raises(UserError, match=r"^unknown setting 'zzz'[^\n]*\nwarmup='3 steps' and warmup_steps=4[^\n]*$"):
         read_arguments(TYPES, ["--zzz", "1", "--warmup", "3", "--warmup_steps", "4"])
     assert not torch.distributed.is_initialized()
 
 
-def test_what_a_plan_takes_for_granted_is_the_recipes_default():
-    assert {"model": ModelArguments().model, "block_size": DataArguments().block_size} == DEFAULTS
+def test_the_defaults_of_a_plan_are_those_of_the_recipes_arguments():
+    """Where they are transformers' own, they are those of the installed version."""
+    own, recipes = defaults_of(PlanSettings), defaults_of(*TYPES)
+    shared = (own.keys() & recipes.keys()) - {"model", "lr_scheduler_kwargs"}
+    assert len(shared) == 18
+    assert {name: own[name] for name in shared} == {
+        name: getattr(recipes[name], "value", recipes[name]) for name in shared
+    }
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS_SCHEDULES)
+def test_the_options_of_transformers_schedules_are_those_of_its_functions(name):
+    kind = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)]
+    takes = {"reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": GreedyLR}.get(name, kind)
+    lengths = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "self"}
+    options = set(inspect.signature(takes).parameters) - lengths
+    # get_scheduler gives the options to no constant schedule.
+    assert set(TRANSFORMERS_SCHEDULES[name]) == (set() if name == "constant" else options)
+
+
+def test_every_schedule_of_transformers_is_known_to_a_plan():
     own = "transformers.optimization"
     theirs = {kind.value for kind, made in TYPE_TO_SCHEDULER_FUNCTION.items() if made.__module__ == own}
     assert set(TRANSFORMERS_SCHEDULES) == theirs
@@ -150,6 +173,6 @@ def test_each_value_has_its_origin(tmp_path, monkeypatch):
 def test_a_name_that_moved_is_none_of_the_recipes_own():
     own = {name for recipe in recipe_names() for kind in import_script(find_recipe(recipe)).ARGUMENTS
            for name in kind.__dataclass_fields__}  # fmt: skip
-    assert own & MOVED.keys() == set()
-    heads = {new.partition(":")[0] for new in MOVED.values()}
+    assert own & ALIASES.keys() == set()
+    heads = {new.partition(":")[0] for new in ALIASES.values()}
     assert heads <= own

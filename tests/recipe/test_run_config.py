@@ -58,7 +58,7 @@ def test_the_file_has_each_value_before_the_plan_with_its_origin(begin):
     path = Path("run", "config.yaml")
     settings = load_config(path).values
     assert settings["learning_rate"] == 1e-3
-    assert settings["lr_scheduler_kwargs"] == '{"cooldown_shape": "1-sqrt"}'
+    assert settings["lr_scheduler_kwargs"] == {"cooldown_shape": "1-sqrt"}
     lines = {line.partition(":")[0]: line.partition(" # ")[2] for line in path.read_text().splitlines()}
     assert lines["learning_rate"] == "flag; 0.002 by the plan"  # batch 8, tuned at 4
     assert lines["warmup"] == "flag; 20 steps by the plan"

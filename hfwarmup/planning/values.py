@@ -1,0 +1,260 @@
+"""A setting's value in the type of its field: YAML brings values with types, a flag brings text."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum, EnumType
+from functools import cache
+from numbers import Real
+from typing import Any, Literal
+
+from hfwarmup.errors import UserError, check_choice
+from hfwarmup.planning.durations import Duration, parse_duration
+
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
+LARGEST = 2**63 - 1
+"""The largest whole number that torch and NumPy can hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """What the value of a setting may be; a type hint with several alternatives allows several."""
+
+    empty: bool = False
+    truth: bool = False
+    whole: bool = False
+    number: bool = False
+    text: bool = False
+    texts: bool = False
+    map: bool = False
+    duration: bool = False
+    choices: tuple[Any, ...] = ()
+    """the values of a Literal, and the enums whose values are allowed"""
+
+    def names(self) -> list[str]:
+        """The words that may be chosen; those of an enum as it is now, since `register` extends one."""
+        names: list[str] = []
+        for kind in self.choices:
+            members: Any = kind if isinstance(kind, EnumType) else ()
+            names += [str(member.value) for member in members] or [str(kind)]
+        return names
+
+    def __str__(self) -> str:
+        parts = ["a duration such as 500, '5%' or '2 epochs'"] if self.duration else []
+        parts += ["true or false"] if self.truth else []
+        parts += ["a number"] if self.number else ["a whole number"] if self.whole else []
+        parts += [f"one of {', '.join(self.names())}"] if self.choices else []
+        parts += ["text (in quotes)"] if self.text else []
+        parts += ["a list of texts"] if self.texts else []
+        parts += ["a map"] if self.map else []
+        return " or ".join(parts) or "nothing: only Python can set it"
+
+
+@cache
+def kinds_of(hint: Any) -> Kinds:
+    """The kinds of values that a type hint allows.
+
+    >>> str(kinds_of(int | None)), str(kinds_of(str | list[str]))
+    ('a whole number', 'text (in quotes) or a list of texts')
+    """
+    found: dict[str, Any] = {}
+    enums: list[Any] = []
+    for part in _alternatives(hint):
+        origin = typing.get_origin(part) or part
+        if isinstance(part, type) and issubclass(part, Enum):
+            enums.append(part)
+        elif origin is Literal:
+            enums += [choice for choice in typing.get_args(part) if isinstance(choice, str)]
+        elif origin in _KIND_OF_TYPE:
+            found[_KIND_OF_TYPE[origin]] = True
+    if enums:  # transformers writes `SomeEnum | str`, and means the enum's words
+        found["text"] = False
+    if "duration" in found:  # all that parse_duration reads
+        found = {kind: True for kind in ("duration", "empty") if kind in found}
+    return Kinds(choices=tuple(enums), **found)
+
+
+_KIND_OF_TYPE: dict[Any, str] = {
+    types.NoneType: "empty",
+    bool: "truth",
+    int: "whole",
+    float: "number",
+    str: "text",
+    list: "texts",
+    dict: "map",
+    Duration: "duration",
+}
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(part for each in typing.get_args(hint) for part in _alternatives(each))
+    return (hint,)
+
+
+def hints_of(*kinds: type) -> dict[str, Any]:
+    """Field -> type hint, of all fields of some dataclasses that can be given; a default of None is allowed too."""
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        hints = _hints(kind)
+        for item in (item for item in fields(typing.cast(Any, kind)) if item.init):
+            hint = hints[item.name]
+            found[item.name] = typing.Optional[hint] if item.default is None else hint  # noqa: UP045  hint may be a string's type
+    return found
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def defaults_of(*kinds: type) -> dict[str, Any]:
+    """Field -> default of all fields of some dataclasses; a field that must be given has none.
+
+    >>> defaults_of(Duration)
+    {}
+    """
+    found: dict[str, Any] = {}
+    for item in (item for kind in kinds for item in fields(typing.cast(Any, kind)) if item.init):
+        if item.default is not MISSING:
+            found[item.name] = item.default
+        elif item.default_factory is not MISSING:
+            found[item.name] = item.default_factory()
+    return found
+
+
+def read_value(name: str, value: Any, hint: Any) -> Any:
+    """A value of a YAML file, or of Python, in the type that `hint` asks for.
+
+    Nothing changes its kind: text is no number, and a number is no text. A whole number serves where a number is asked
+    for, and 1e3 where a whole one is. A map may also be JSON text.
+
+    Raises:
+        UserError: one line with the setting, its value and what it may be.
+
+    >>> read_value("max_steps", 1e3, int), read_value("learning_rate", 1, float), read_value("seed", None, int | None)
+    (1000, 1.0, None)
+    >>> read_value("max_steps", "40", int)
+    Traceback (most recent call last):
+    hfwarmup.errors.UserError: max_steps='40': give a whole number.
+    """
+    kinds = kinds_of(hint)
+    if value is None and kinds.empty:
+        return None
+    if isinstance(value, bool):
+        if kinds.truth:
+            return value
+    elif isinstance(value, Real):
+        return _read_number(name, value, kinds)
+    elif isinstance(value, Duration) and kinds.duration:
+        return value
+    elif isinstance(value, str):
+        return _read_string(name, value, kinds)
+    elif isinstance(value, Sequence) and kinds.texts:
+        if all(isinstance(item, str) for item in value):
+            return list(value)
+    elif isinstance(value, Mapping) and kinds.map:
+        return dict(value)
+    raise _wrong(name, value, kinds)
+
+
+def read_words(name: str, words: Sequence[str], hint: Any) -> Any:
+    """The words behind a flag in the type that `hint` asks for; a flag alone stands for true.
+
+    >>> read_words("seed", ["3"], int), read_words("bf16", [], bool), read_words("metrics", ["f1", "mse"], list[str])
+    (3, True, ['f1', 'mse'])
+    """
+    kinds = kinds_of(hint)
+    if not words:
+        if not kinds.truth:
+            raise UserError(f"{name} has no value; write --{name} VALUE.")
+        return True
+    if kinds.texts and (len(words) > 1 or not kinds.text):
+        return list(words)
+    if len(words) > 1:
+        raise UserError(f"unexpected argument {words[1]!r}; write --name value.")
+    (word,) = words
+    if kinds.empty and word == "null":
+        return None
+    return read_value(name, _typed(word, kinds), hint)
+
+
+def _typed(word: str, kinds: Kinds) -> Any:
+    """The word as the value that YAML would bring, where one of the kinds is no text."""
+    if kinds.truth and word.lower() in (*TRUE, *FALSE):
+        return word.lower() in TRUE
+    if (kinds.whole or kinds.number) and not kinds.text:
+        try:
+            return int(word)
+        except ValueError:
+            pass
+        try:
+            return float(word)
+        except ValueError:
+            return word
+    return word
+
+
+def _read_number(name: str, value: Any, kinds: Kinds) -> Any:
+    if not math.isfinite(value) or abs(value) > LARGEST:
+        raise UserError(f"{name}={_shown(value)}: give a finite number of at most 19 digits.")
+    if kinds.number:
+        return float(value)
+    if kinds.whole and value == int(value):
+        return int(value)
+    if kinds.duration:
+        return parse_duration(value)
+    raise _wrong(name, value, kinds)
+
+
+def _read_string(name: str, value: str, kinds: Kinds) -> Any:
+    if kinds.duration:
+        return parse_duration(value) if value else None
+    if kinds.map and (value.lstrip().startswith("{") or not kinds.text):
+        return read_map(name, value)
+    if kinds.text:
+        return value
+    if kinds.choices and (value in kinds.names() or not kinds.truth):
+        check_choice(name, value, kinds.names())
+        return value
+    raise _wrong(name, value, kinds)
+
+
+def read_map(setting: str, given: Any) -> dict[str, Any]:
+    """A setting that is a map, given as one or as JSON; UserError, in one line, for anything else.
+
+    >>> read_map("config_overrides", '{"hidden_size": 256}')
+    {'hidden_size': 256}
+    >>> read_map("lr_scheduler_kwargs", "factor: 2")
+    Traceback (most recent call last):
+    hfwarmup.errors.UserError: lr_scheduler_kwargs='factor: 2' is not JSON (Expecting value); quote its names.
+    """
+    try:
+        parsed = json.loads(given) if isinstance(given, str) else given
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "too deep")
+        raise UserError(f"{setting}={_shown(given)} is not JSON ({reason}); quote its names.") from None
+    if not isinstance(parsed, dict):
+        raise UserError(f"{setting}={_shown(given)}: give a map of settings.")
+    return parsed
+
+
+def _wrong(name: str, value: Any, kinds: Kinds) -> UserError:
+    return UserError(f"{name}={_shown(value)}: give {kinds}.")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: as in YAML, and not longer than a line."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else _in_python(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _in_python(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "a number of over 19 digits"  # Python refuses to write 5,000 of them
+    return repr(value) if isinstance(value, str | list | dict | float | int) else str(value)
