@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hfwarmup.errors import UserError
+from hfwarmup.errors import UserError, unknown_choice
 from hfwarmup.planning.arguments import DataArguments, ModelArguments
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.parsed_input import ParsedInput
+from hfwarmup.planning.ranges import RANGES, range_mistakes
 from hfwarmup.planning.recipe_files import find_script, packs_blocks
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import defaults_of, hints_of
@@ -21,8 +22,10 @@ from hfwarmup.planning.values import defaults_of, hints_of
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes every setting as --key value."""
 PROCESSES = ("--num_processes", "--num-processes")
-PLAN_ARGUMENTS = (ModelArguments, DataArguments, PlanSettings)
+PLAN_ARGUMENTS = (PlanSettings, ModelArguments, DataArguments)
 """Where the settings are defined that `plan` and `plot` read."""
+USUAL_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "adafactor", "gi_adamw", "radam", "schedule_free_adamw")
+"""Names of optimizers that need not be looked up."""
 ConfigArgument = Annotated[Path, typer.Argument(help="a recipe's YAML file", show_default=False)]
 NumSamples = Annotated[
     int | None, typer.Option("--num_samples", "--num-samples", help="size of the training set, for runs in epochs")
@@ -77,17 +80,30 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
 
     What else a recipe has is left to it. Raises UserError with all that is wrong.
     """
-    given = ParsedInput([*words, "--config", str(config)], hints_of(*PLAN_ARGUMENTS), strict=False)
+    hints = hints_of(*PLAN_ARGUMENTS)
+    given = ParsedInput([*words, "--config", str(config)], hints, strict=False)
+    for setting, mistake in range_mistakes({name: given.values.get(name) for name in RANGES if name in hints}):
+        given.add_conflict(mistake, setting)
     if given.findings:
         raise UserError(*given.findings)
     script = find_script(config)
     defaults = {} if script is None else defaults_of(ModelArguments, DataArguments)
     settings = pick_settings({**defaults, **given.values}, script)
-    for setting, mistake in settings.mistakes():
+    for setting, mistake in [*settings.mistakes(), *_optimizer_mistakes(settings.optim)]:
         given.add_conflict(mistake, setting)
     if given.findings:
         raise UserError(*given.findings)
     return settings
+
+
+def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
+    """A name that is not one of the usual ones is looked up in transformers, which takes seconds to load."""
+    if name in USUAL_OPTIMIZERS:
+        return []
+    from hfwarmup.trainer.registration import optimizer_names
+
+    names = optimizer_names()
+    return [] if name in names else [("optim", unknown_choice("optim", name, names))]
 
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:

@@ -110,9 +110,9 @@ def advice(key: str, value: Any, known: Collection[str]) -> str | None:
     if setting not in known:
         return None
     if is_line:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        share = f"{100 * value:g}" if is_number else "10"
-        return template.format(value=_text(value) if is_number or isinstance(value, str) else "1", percent=share)
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        share = f"{100 * number:g}" if number is not None and 0 <= number <= 1 else "10"
+        return template.format(value=_text(1 if number is None else number), percent=share)
     value = WORDS.get(setting, {}).get(value, value) if isinstance(value, str) else value
     return f"{setting}: {_text(value)}" if _is_taken(setting, value, known) else setting
 

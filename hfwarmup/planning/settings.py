@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from hfwarmup.errors import UserError
@@ -48,7 +48,7 @@ class PlanSettings(WarmupArguments):
     max_steps: int = -1
     num_train_epochs: float = 3.0
     lr_scheduler_type: str = "linear"
-    lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
+    lr_scheduler_kwargs: dict[str, Any] | None = None
     adam_beta2: float = 0.999
     optim: str = "adamw_torch_fused"
     tokens_per_sample: int | None = None
@@ -254,7 +254,7 @@ class PlanSettings(WarmupArguments):
             options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
             resolve_options(self.lr_scheduler_type, options)
         elif self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
-            check_transformers_options(self.lr_scheduler_type, self.lr_scheduler_kwargs)
+            check_transformers_options(self.lr_scheduler_type, self.lr_scheduler_kwargs or {})
 
     def _check_one_warmup(self) -> None:
         if self.warmup is None:
@@ -269,7 +269,9 @@ class PlanSettings(WarmupArguments):
             )
 
     def _curve_options(self) -> dict[str, Any]:
-        return {name: value for name, value in self.lr_scheduler_kwargs.items() if name not in SCHEDULER_OPTIONS}
+        return {
+            name: value for name, value in (self.lr_scheduler_kwargs or {}).items() if name not in SCHEDULER_OPTIONS
+        }
 
 
 def _in_epochs(length: str, otherwise: str) -> str:

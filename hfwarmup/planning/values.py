@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -201,7 +200,7 @@ def _typed(word: str, kinds: Kinds) -> Any:
 
 
 def _read_number(name: str, value: Any, kinds: Kinds) -> Any:
-    if not math.isfinite(value) or abs(value) > LARGEST:
+    if not abs(value) <= LARGEST:  # nor a NaN
         raise UserError(f"{name}={_shown(value)}: give a finite number of at most 19 digits.")
     if kinds.number:
         return float(value)
@@ -215,7 +214,8 @@ def _read_number(name: str, value: Any, kinds: Kinds) -> Any:
 def _read_string(name: str, value: str, kinds: Kinds) -> Any:
     if kinds.duration:
         return parse_duration(value) if value else None
-    if kinds.map and (value.lstrip().startswith("{") or not kinds.text):
+    # Elsewhere the text of a map may be the path of its file.
+    if kinds.map and (value.lstrip().startswith("{") or not kinds.text or name.endswith("_kwargs")):
         return read_map(name, value)
     if kinds.text:
         return value

@@ -18,7 +18,7 @@ from hfwarmup.planning.ranges import RANGES, range_mistakes
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import defaults_of, hints_of, kinds_of
 from hfwarmup.recipe.arguments import RecipeArguments
-from hfwarmup.recipe.rehearsal import rehearse
+from hfwarmup.recipe.rehearsal import impossible_values, rehearse
 from hfwarmup.trainer.registration import register
 
 
@@ -62,16 +62,19 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
 
 def _fill(types: Sequence[type], given: ParsedInput) -> list[Any]:
     """The dataclasses; what they, the plan and the first update have against the values becomes a finding."""
-    hints = hints_of(*types)
-    for setting, mistake in range_mistakes({name: given.values.get(name) for name in RANGES if name in hints}):
-        given.add_conflict(mistake, setting)
+    hints, defaults = hints_of(*types), defaults_of(*types)
+    mistakes = range_mistakes({name: given.values.get(name) for name in RANGES if name in hints})
     if {"warmup", "lr_scheduler_type"} <= hints.keys():
-        for setting, mistake in PlanSettings.pick({**defaults_of(*types), **given.values}).mistakes():
-            given.add_conflict(mistake, setting)
+        mistakes += PlanSettings.pick({**defaults, **given.values}).mistakes()
+    if any(issubclass(kind, TrainingArguments) for kind in types):
+        mistakes += impossible_values(given.values, defaults)
+    for setting, mistake in mistakes:
+        given.add_conflict(mistake, setting)
+    right = {name: value for name, value in given.values.items() if name not in dict(mistakes)}
     filled: dict[type, Any] = {}
     with _one_process() if given.findings else nullcontext():
         for kind in sorted(types, key=lambda kind: issubclass(kind, TrainingArguments)):
-            own = {name: given.values[name] for name in hints_of(kind) if name in given.values}
+            own = {name: right[name] for name in hints_of(kind) if name in right}
             filled[kind] = _construct(kind, own, given)
             if isinstance(filled[kind], RecipeArguments) and not given.findings:
                 for setting, mistake in rehearse(filled[kind]):

@@ -1,19 +1,24 @@
-"""What TrainingArguments takes and a Trainer would refuse later: found before any data is read."""
+"""What TrainingArguments takes and a Trainer would refuse or ignore later: found before any data is read."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.debug_utils import DebugOption
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hfwarmup.errors import unknown_choice
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES
+
+Mistakes = Iterator[tuple[str, str]]
+"""Setting, and one line on what is wrong with it."""
 
 UNREAD = {
     "do_train": "a recipe always trains; remove it.",
@@ -24,34 +29,76 @@ UNREAD = {
 }
 """Fields of TrainingArguments that no Trainer reads, and what to do instead."""
 
-PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "dagshub": "dagshub", "neptune": "neptune-client"}
-"""Trackers -> the package to install, where it is not the tracker's name."""
+WORDS: dict[str, Callable[[], Collection[str]]] = {
+    "torch_compile_backend": lambda: torch.compiler.list_backends(exclude_tags=()),
+    "torch_compile_mode": lambda: ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    "dataloader_multiprocessing_context": multiprocessing.get_all_start_methods,
+    "ddp_backend": lambda: torch.distributed.Backend.backend_list,
+    "include_num_input_tokens_seen": lambda: ("all", "non_padding", "no"),
+    "include_for_metrics": lambda: ("inputs", "loss"),
+    "train_sampling_strategy": lambda: ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "debug": lambda: [option.value for option in DebugOption],
+}
+"""Settings that are text to TrainingArguments, and the words that are understood later."""
+
+PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "neptune": "neptune-client"}
+"""Trackers whose package has another name."""
 
 
-def rehearse(args: TrainingArguments) -> Iterator[tuple[str, str]]:
-    """The settings that a Trainer would refuse, each with one line: an optimizer or schedule is made for one weight."""
-    yield from _missing_packages(args)
-    optimizer = None
-    try:
-        optimizer = _optimizer(args)
-    except Exception as error:  # whatever the optimizer, its options or a missing package raise
-        yield ("optim_args" if args.optim_args else "optim"), _refused("optim", args, error)
-    if optimizer is not None and getattr(args.lr_scheduler_type, "value", "") in TRANSFORMERS_SCHEDULES:
-        try:
-            _run_schedule(args, optimizer)
-        except Exception as error:
-            yield "lr_scheduler_kwargs", _refused("lr_scheduler_kwargs", args, error)
+def impossible_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mistakes:
+    """The values that no Trainer can use, from the settings alone.
+
+    >>> list(impossible_values({"ddp_backend": "gluo"}, {}))[0][1].partition(";")[0]
+    "ddp_backend='gluo'"
+    >>> list(impossible_values({"do_train": False}, {"do_train": False}))
+    []
+    """
+    given = {name: value for name, value in values.items() if value is not None and value != defaults.get(name)}
+    for name in given.keys() & UNREAD.keys():
+        yield name, f"{name}={given[name]}: {UNREAD[name]}"
+    for name in given.keys() & WORDS.keys():
+        yield from _unknown_words(name, given[name], WORDS[name]())
+    if given.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
+        yield (
+            "dataloader_persistent_workers",
+            ("dataloader_persistent_workers=true: there are no workers; give dataloader_num_workers 1 or more."),
+        )
+    if "fsdp_config" in given and not given.get("fsdp"):
+        yield (
+            "fsdp_config",
+            f"fsdp_config={given['fsdp_config']!r}: it is read beside fsdp only; give fsdp, or remove it.",
+        )
+    for name, package in (("deepspeed", "deepspeed"), ("use_liger_kernel", "liger_kernel")):
+        if given.get(name) and find_spec(package) is None:
+            install = package.replace("_", "-")
+            yield name, f"{name}={given[name]!r}: {install} is not installed; pip install {install}."
 
 
-def _missing_packages(args: TrainingArguments) -> Iterator[tuple[str, str]]:
+def rehearse(args: TrainingArguments) -> Mistakes:
+    """What a Trainer would refuse: the trackers are looked up, optimizer and schedule are made for one weight."""
     for tracker in args.report_to or []:
         if tracker not in INTEGRATION_TO_CALLBACK:
             yield "report_to", unknown_choice("report_to", tracker, INTEGRATION_TO_CALLBACK)
         elif tracker not in get_available_reporting_integrations():
             package = PACKAGES.get(tracker, tracker)
             yield "report_to", f"report_to={tracker!r}: {tracker} is not installed; pip install {package}."
-    if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
-        yield "use_liger_kernel", "use_liger_kernel=true: liger-kernel is not installed; pip install liger-kernel."
+    try:
+        optimizer = _optimizer(args)
+    except Exception as error:  # whatever the optimizer, its options or a missing package raise
+        setting = "optim_args" if args.optim_args else "optim"
+        yield setting, _refused(setting, args, error)
+        return
+    if getattr(args.lr_scheduler_type, "value", "") in TRANSFORMERS_SCHEDULES:
+        try:
+            _run_schedule(args, optimizer)
+        except Exception as error:
+            yield "lr_scheduler_kwargs", _refused("lr_scheduler_kwargs", args, error)
+
+
+def _unknown_words(name: str, value: Any, words: Collection[str]) -> Mistakes:
+    for word in value if isinstance(value, list) else [value]:
+        if isinstance(word, str) and word not in words:
+            yield name, unknown_choice(name, word, words)
 
 
 def _optimizer(args: TrainingArguments) -> Optimizer:
@@ -60,14 +107,13 @@ def _optimizer(args: TrainingArguments) -> Optimizer:
 
 
 def _run_schedule(args: TrainingArguments, optimizer: Optimizer) -> None:
-    """The learning rates of some updates, where transformers would evaluate its options for the first time."""
-    options: Any = args.lr_scheduler_kwargs
+    """The learning rates of some updates, where transformers evaluates its options for the first time."""
     schedule = get_scheduler(
         args.lr_scheduler_type,
         optimizer,
         num_warmup_steps=1,
         num_training_steps=100,
-        scheduler_specific_kwargs=options,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,  # type: ignore[arg-type]
     )
     for function in getattr(schedule, "lr_lambdas", []):
         for update in (0, 1, 50, 99):
@@ -77,6 +123,5 @@ def _run_schedule(args: TrainingArguments, optimizer: Optimizer) -> None:
 def _refused(setting: str, args: TrainingArguments, error: Exception) -> str:
     reason = " ".join(str(error).split()).rstrip(".")
     value = getattr(args, setting)
-    return (
-        f"{setting}={getattr(value, 'value', value)!r}: cannot be used ({type(error).__name__}: {reason}); change it."
-    )
+    shown = repr(getattr(value, "value", value))
+    return f"{setting}={shown}: cannot be used ({type(error).__name__}: {reason}); change it."

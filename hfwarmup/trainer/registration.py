@@ -83,6 +83,12 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
     _add_name(name)
 
 
+def optimizer_names() -> list[str]:
+    """The values of `optim`, those of this package too."""
+    register()
+    return [member.value for member in OptimizerNames]
+
+
 @contextmanager
 def in_every_trainer(callback: type[TrainerCallback]) -> Iterator[None]:
     """Every Trainer that is made inside has one more callback, behind those of `register()`."""

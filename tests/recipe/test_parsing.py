@@ -176,3 +176,44 @@ def test_a_name_that_moved_is_none_of_the_recipes_own():
     assert own & ALIASES.keys() == set()
     heads = {new.partition(":")[0] for new in ALIASES.values()}
     assert heads <= own
+
+
+UNTIL_NOW_ACCEPTED = [
+    # config, what is found: each of these ended in a traceback later, or was ignored
+    ("learning_rate: null\n", "learning_rate=null: give a number."),
+    ("max_steps: null\n", "max_steps=null: give a whole number."),
+    ('max_steps: "40"\n', "max_steps='40': give a whole number."),
+    ("dataset: {path: x}\n", "dataset={'path': 'x'}: give text (in quotes)."),
+    ("fsdp: [full_shard, auto_wrap]\n", "fsdp=['full_shard', 'auto_wrap']: give text (in quotes)."),
+    ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {final_ratio: 0.1}\n",
+     "'cosine' of transformers has no option 'final_ratio'. It takes num_cycles; warmup_cosine of hfwarmup takes"),
+    ("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_ratio: 0.1}\n",
+     "'cosine_with_min_lr' of transformers has no option 'min_lr_ratio'; did you mean 'min_lr_rate'? It takes "
+     "num_cycles, min_lr, min_lr_rate."),
+    ("lr_scheduler_type: constant\nlr_scheduler_kwargs: {num_cycles: 2}\n",
+     "'constant' of transformers has no option 'num_cycles'. It takes none; warmup_cosine of hfwarmup takes more."),
+    ("resume_from_checkpoint: runs/a\n",
+     "resume_from_checkpoint=runs/a: nothing reads it; write resume: auto or must, with the run's output_dir."),
+    ("do_train: true\n", "do_train=True: a recipe always trains; remove it."),
+    ("deepspeed: x.json\n", "deepspeed='x.json': deepspeed is not installed; pip install deepspeed."),
+    ("report_to: [tensorboard, wandb]\n", "report_to='wandb': wandb is not installed; pip install wandb."),
+    ("report_to: tensorbord\n", "report_to='tensorbord'; did you mean 'tensorboard'? Choose one of "),
+    ("optim_args: fused\n", "optim_args='fused': cannot be used (ValueError: "),
+    ("torch_dtype: bfloat16\n", "unknown setting 'torch_dtype'; write precision: bf16."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "found"), UNTIL_NOW_ACCEPTED)
+def test_what_cannot_run_is_one_finding_with_its_line(text, found, findings):
+    (finding,) = findings(text)
+    place, _, said = finding.partition(": ")
+    assert place in ("run.yaml:1", "run.yaml:2")
+    assert said.startswith(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["report_to: [tensorboard]\n", "lr_scheduler_type: noam\nwarmup: 5\nlr_scheduler_kwargs: '{\"d_model\": 8}'\n"],
+)
+def test_lists_and_maps_keep_their_kind(text, findings):
+    assert findings(text) == []
