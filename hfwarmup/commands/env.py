@@ -16,11 +16,11 @@ PACKAGES = (
 )
 # fmt: on
 LAUNCH_SETTINGS = ("distributed_type", "num_machines", "num_processes", "mixed_precision", "use_cpu")
-"""What of accelerate's default config is shown; addresses and names may be in it as well."""
+"""The settings of accelerate's default config that are shown; the file may hold addresses and names as well."""
 
 
 def env() -> None:
-    """Versions, devices and launch settings, to paste into a bug report. Secrets and addresses are not among them."""
+    """Versions, devices and launch settings, to paste into a bug report; no secrets and no addresses."""
     import psutil
     import torch
     from accelerate.commands.config.config_args import default_config_file

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 LIMITS = """\
 What this says: along the optimizer's first step on one batch, eta_c is where the loss stops falling. Larger first steps
 overshoot, so a warmup need not start below it. What it does not say: how long a warmup must be. For Adam on a pre-LN
-transformer eta_c lies far above sensible peaks, and a warmup to a peak below it still gains (docs/predictors.md). The
-range test is short and sees nothing late either. Choose the peak and the warmup by runs."""
+transformer eta_c lies far above sensible peaks, and a warmup to a peak below it still helps (docs/predictors.md). The
+range test is short and misses late effects too. Choose the peak and the warmup by comparing runs."""
 
 
 def find_lr(
@@ -30,9 +30,9 @@ def find_lr(
         int, typer.Option("--range_updates", "--range-updates", help="updates of Smith's range test; 0: none")
     ] = 50,
 ) -> None:
-    """Runs a config's recipe up to its first update and measures there: the critical learning rate, and a range test.
+    """Run a config's recipe up to its first update and measure there: the critical learning rate, and a range test.
 
-    Every setting can be given anew as --key value. No run folder is left, and the recipe does not train.
+    Every setting can be given anew as --key value. The recipe does not train, and leaves no run folder.
     """
     check_output(output, [".png"])
     if range_updates < 3 and range_updates != 0:
@@ -75,9 +75,9 @@ def _critical(found: FoundLr) -> list[str]:
 
     critical = found.critical
     if critical.lr == 0.0:
-        return ["no step that was tried lowers the loss: no critical learning rate"]
+        return ["no tested step lowered the loss: there is no critical learning rate"]
     if not math.isfinite(critical.lr):
-        return [f"every step up to {critical.lower:.3g} lowers the loss: no critical learning rate"]
+        return [f"every step up to {critical.lower:.3g} lowered the loss: the critical learning rate is higher"]
     lines = [
         f"critical learning rate eta_c = {critical.lr:.3g}, between {critical.lower:.3g} and {critical.upper:.3g}, "
         f"{critical.forwards} forward passes; the peak {found.peak_lr:.3g} is {found.peak_lr / critical.lr:.2g} eta_c"
@@ -95,5 +95,7 @@ def _range(found: RangeTest) -> str:
     if math.isnan(found.steepest) or math.isnan(found.lowest):
         return "the loss never falls: no range of peaks"
     line = f"peaks to try: {found.steepest:.3g} (steepest fall) to {found.lowest:.3g} (lowest loss)"
-    ends = ["the fall may begin lower"] * found.open_below + ["the loss may fall on above"] * found.open_above
-    return f"{line}; cut by the range that was tried: {', '.join(ends)}" if ends else line
+    ends = ["the loss may begin to fall lower"] * found.open_below + [
+        "the loss may fall further above"
+    ] * found.open_above
+    return f"{line}; outside the tested range {', '.join(ends)}" if ends else line

@@ -20,7 +20,7 @@ def plan(
     num_samples: NumSamples = None,
     json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
-    """What a config would train: batch, peak learning rate, warmup and length, each with its reason.
+    """Show what a config would train: batch, peak learning rate, warmup and length, each with its reason.
 
     Every setting can be given anew as --key value.
     """
@@ -43,7 +43,7 @@ def _count(word: str) -> int:
 
 
 def _print_table(plans: list[Plan]) -> None:
-    """The plans side by side, then what deserves a second look in each."""
+    """The plans side by side, then the warnings of each."""
     from rich.console import Console
     from rich.table import Table
 

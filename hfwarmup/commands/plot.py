@@ -21,7 +21,7 @@ def plot(
     num_processes: Annotated[int, typer.Option(*PROCESSES, help="over all machines")] = 1,
     num_samples: NumSamples = None,
 ) -> None:
-    """The exact learning rate of every update of one or more configs; those of one name are shown with their paths."""
+    """Draw the exact learning rate of every update of one or more configs."""
     check_output(output, [".png", ".svg", ".csv"])
     from hfwarmup.reporting.text import draw_text, told_apart, write_csv
 
@@ -34,8 +34,8 @@ def plot(
         plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
         if plan.schedule in TRANSFORMERS_SCHEDULES:
             raise UserError(
-                f"{path}: its schedule, {plan.schedule}, is transformers' own and is not drawn; set lr_scheduler_type "
-                "to one of hfwarmup list, such as warmup_linear."
+                f"{path}: {plan.schedule} is a schedule of transformers and is not drawn; set lr_scheduler_type to a "
+                "name of `hfwarmup list`, such as warmup_linear."
             )
         measured = " (initial_lr auto: at most)" if settings.starts_at_critical_lr else ""
         curves[f"{name}{measured}"] = settings.spec(plan)

@@ -21,9 +21,9 @@ def report(
         typer.Option("-o", "--output", help="the page, a name in .html; without it, report.html in the run's folder"),
     ] = None,
 ) -> None:
-    """One HTML page that needs nothing else, and a PNG: learning rate, losses, spikes, plan, command, environment.
+    """Write one self-contained HTML page, and a PNG: learning rate, losses, spikes, plan, command, environment.
 
-    A run that is still being made is shown as far as it is.
+    A run that still trains is shown up to now.
     """
     from hfwarmup.run_folder.data import read_runs
 

@@ -1,4 +1,4 @@
-"""What the commands have in common: how they end with an error, and how they read settings."""
+"""What the commands share: how they read settings, and how an error ends them."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ NumSamples = Annotated[
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that ends with one line a finding and status 1 where something is wrong with what it was given.
+    """A command that prints one line for each mistake in its input, and ends with status 1.
 
-    That is a ValueError, or an OSError on a file.
+    A mistake is a UserError, or an OSError that names a file.
     """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except ValueError as error:
+        except UserError as error:
             sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
         except OSError as error:
             if error.filename is None:
@@ -53,14 +53,14 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
-    """Raise ValueError, before any work, where a file that is asked for has another suffix or no folder to be in."""
+    """Raise UserError, before any work, where an output file has a wrong suffix or its folder is missing."""
     if output is None:
         return
     if output.suffix not in suffixes:
         names = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
         raise UserError(f"output={output}: choose a name that ends in {names}.")
     if not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}; make it, or choose another.")
+        raise UserError(f"output={output}: the folder {output.parent} does not exist; make it, or choose another.")
 
 
 def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Path:
@@ -71,14 +71,16 @@ def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Pa
     load_config(config)
     script = find_script(config)
     if script is None:
-        raise UserError(f"{config}: for which recipe? Begin it with the line `# recipe: NAME`, {remedy}.")
+        raise UserError(
+            f"{config}: cannot tell which recipe this config is for; begin it with the line `# recipe: NAME`, {remedy}."
+        )
     return script
 
 
 def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
-    """What decides the plan, from a config and then from `words`, --key value pairs that win over it.
+    """The settings that decide the plan: those of a config, and of `words`, --key value pairs that win over it.
 
-    What else a recipe has is left to it. Raises UserError with all that is wrong.
+    Other settings are the recipe's own matter. Raises UserError with every mistake.
     """
     hints = hints_of(*PLAN_ARGUMENTS)
     given = ParsedInput([*words, "--config", str(config)], hints, strict=False)
@@ -97,7 +99,7 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
 
 
 def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
-    """A name that is not one of the usual ones is looked up in transformers, which takes seconds to load."""
+    """Look up an unusual optimizer in transformers, which takes seconds to load."""
     if name in USUAL_OPTIMIZERS:
         return []
     from hfwarmup.trainer.registration import optimizer_names
@@ -107,6 +109,6 @@ def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
 
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
-    """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
+    """The settings that decide the plan of a recipe; without a script, a sample is taken to have block_size tokens."""
     tokens = settings.get("block_size") if script is None or packs_blocks(script) else None
     return PlanSettings.pick({**settings, "tokens_per_sample": tokens})

@@ -1,4 +1,4 @@
-"""`hfwarmup validate`: everything that is wrong with configs, before a run finds it out."""
+"""`hfwarmup validate`: every mistake in configs, before a run finds it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def validate(
     configs: Annotated[list[Path], typer.Argument(help="one or more YAML files", show_default=False)],
     recipe: Annotated[
-        str, typer.Option(help="a recipe's name or your script, where configs/<recipe>/ does not say it")
+        str, typer.Option(help="a recipe's name or your script, if the config is not in configs/<recipe>/")
     ] = "",
     num_processes: Annotated[int, typer.Option(*PROCESSES, help="over all machines, for the plan")] = 1,
     num_samples: NumSamples = None,
 ) -> None:
-    """Everything that is wrong with configs, each with file, line and remedy; status 1 when something is.
+    """List every mistake in configs, each with file, line and remedy; the status is 1 if there is one.
 
-    The recipe's own arguments judge, so this loads torch and transformers.
+    The recipe's own arguments are checked, so this loads torch and transformers.
     """
     from rich.console import Console
 
@@ -60,7 +60,7 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
     register()
     types = getattr(import_script(script), "ARGUMENTS", None)
     if types is None:
-        raise UserError(f"{script} has no ARGUMENTS; name so the classes that its parse_arguments takes.")
+        raise UserError(f"{script} has no ARGUMENTS; define ARGUMENTS, the classes that it gives to parse_arguments.")
     read = read_arguments(types, ["--config", str(config)])
     settings = [setting for item in read if isinstance(item, RecipeArguments) for setting in item.settings]
     values = {setting.name: setting.value for setting in settings}
@@ -71,9 +71,9 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
 
 
 def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) -> None:
-    """UserError with the line where there can be no config of a new `model`.
+    """Raise UserError, with the line, where no config of a new `model` can be made.
 
-    The run's tokenizer may not be trained yet: one of a single token, as every trained one has it, is in its place.
+    The run's tokenizer may not exist yet, so a tokenizer of one token takes its place.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -93,17 +93,17 @@ def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) ->
 def _script(config: Path, recipe: str) -> Path:
     """The script that a config is for."""
     if not load_config(config).values:
-        raise UserError(f"{config}: is empty; write settings, one `name: value` a line.")
+        raise UserError(f"{config}: the file is empty; write settings, one `name: value` a line.")
     if not recipe:
         return script_for(config, "put it into configs/NAME/, or give --recipe NAME")
     script = Path(recipe) if recipe.endswith(".py") else find_recipe(recipe)
     if not script.is_file():
-        raise UserError(f"recipe={recipe}: no such script; give a recipe's name, or a script's path.")
+        raise UserError(f"recipe={recipe}: this script does not exist; give a recipe's name, or a script's path.")
     return script
 
 
 def _plan_warnings(config: Path, settings: PlanSettings, num_processes: int, num_samples: int | None) -> list[str]:
     if num_samples is None and settings.needs_num_samples:
-        return ["not planned: its length depends on the data; give --num_samples to see the plan's warnings"]
+        return ["not planned: the run's length depends on the data; give --num_samples to see the plan's warnings"]
     plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
     return [f"warning: {config}: {warning}" for warning in plan.warnings]

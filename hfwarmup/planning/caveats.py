@@ -1,4 +1,4 @@
-"""What deserves a second look in a plan, each with its source."""
+"""Doubts about a plan, each with its source."""
 
 from __future__ import annotations
 
@@ -95,16 +95,16 @@ WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 
 def dropped_warmup(schedule: str, warmup_steps: int) -> str | None:
-    """A warmup that the schedule will not run, None where there is none or it will.
+    """A warning where the schedule drops its warmup, None where it runs one or has none.
 
     >>> dropped_warmup("constant", 10)
-    'warmup_steps 10: constant of transformers drops its warmup; choose gradual_warmup, or \
+    'warmup_steps 10: constant of transformers ignores the warmup; choose gradual_warmup, or \
 warmup_plateau for a plateau.'
     """
     if schedule not in WITHOUT_WARMUP or warmup_steps == 0:
         return None
     return (
-        f"warmup_steps {warmup_steps}: {schedule} of transformers drops its warmup; choose gradual_warmup, or "
+        f"warmup_steps {warmup_steps}: {schedule} of transformers ignores the warmup; choose gradual_warmup, or "
         "warmup_plateau for a plateau."
     )
 

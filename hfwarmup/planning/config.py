@@ -1,4 +1,4 @@
-"""Strict YAML configs: every key knows its line, and every mistake is reported at once. Needs ruamel.yaml only."""
+"""Strict YAML configs: each key has its line, and every mistake is reported at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_config(path: Path) -> ConfigFile:
     Raises UserError for a file that cannot be read as a map of settings.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such config file; see configs/ for those that come with the recipes.")
+        raise UserError(f"{path}: this config file does not exist; configs/ has those of the recipes.")
     try:
         root, values = _compose(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
@@ -51,7 +51,7 @@ def load_config(path: Path) -> ConfigFile:
     if root is None:
         return ConfigFile(path=path, values={}, lines={}, duplicates=())
     if not isinstance(root, MappingNode):
-        raise UserError(f"{path}: a config is a map of settings, one `name: value` a line.")
+        raise UserError(f"{path}: a config is a map of settings: write one `name: value` a line.")
     return ConfigFile(
         path=path,
         values={str(key): value for key, value in values.items()},
@@ -83,7 +83,7 @@ def read_config(
 
 
 def unknown_key(key: str, known: Collection[str], value: Any = None, owners: Sequence[str] = ()) -> str:
-    """What to say of a key that is no setting: what to write here, whose setting it is, or the nearest name.
+    """The message for a key that is no setting: what to write here, whose setting it is, or the nearest name.
 
     `known` may map each setting to its type hint, so that advice is valid; `owners` are recipes that have the setting.
 
@@ -95,7 +95,7 @@ def unknown_key(key: str, known: Collection[str], value: Any = None, owners: Seq
     if (here := advice(key, value, known)) is not None:
         return f"unknown setting {key!r}; write {here}."
     if owners:
-        return f"unknown setting {key!r}, which is of {', '.join(owners)}; run that recipe, or remove it."
+        return f"unknown setting {key!r}, a setting of {', '.join(owners)}; run that recipe, or remove it."
     hint = "." if key in ALIASES else did_you_mean(key, known)  # a name with a meaning of its own is no slip
     return f"unknown setting {key!r}{hint}" + (" Remove it, or see --help." if hint == "." else "")
 
@@ -117,7 +117,7 @@ def _duplicates(node: Node) -> Iterator[tuple[int, str]]:
             line = key.start_mark.line + 1
             name = str(key.value)
             if name in first_lines:
-                yield line, f"{name!r} stands in line {first_lines[name]} already; keep one of the two."
+                yield line, f"{name!r} is also in line {first_lines[name]}; keep one of the two."
             first_lines.setdefault(name, line)
         for child in children:
             if isinstance(child, CollectionNode):

@@ -77,7 +77,7 @@ class Plan:
     reasons: tuple[str, ...]
     """one line for each derived number"""
     warnings: tuple[str, ...]
-    """one line for each thing that the plan had to change or that deserves a second look"""
+    """one line for each number that the plan had to change, and for each doubt about it"""
 
     def to_json(self) -> str:
         """The plan as a JSON object, for programs."""

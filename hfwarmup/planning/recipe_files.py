@@ -20,7 +20,7 @@ _HEADER = re.compile(r"# recipe: (\w+)")
 
 
 def recipe_names() -> list[str]:
-    """The recipes, in the order of the alphabet.
+    """The recipes, in alphabetical order.
 
     >>> "pretrain_clm" in recipe_names()
     True

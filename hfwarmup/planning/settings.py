@@ -1,4 +1,4 @@
-"""The settings of a recipe that decide its plan and its curve; read and evaluated without torch and transformers."""
+"""The settings of a recipe that decide its plan and its curve. Needs neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURED_START = (
     "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the warmup to "
     "warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
 )
-"""What a plan says in the place of the ends of a curve whose start is not known yet."""
+"""The line of a plan for a curve whose start is not known yet."""
 
 DEFAULT_LEARNING_RATE = 1e-3
 """The peak of a recipe whose config is silent."""
@@ -107,7 +107,7 @@ class PlanSettings(WarmupArguments):
         return self._with_caveats(self._with_curve(plan))
 
     def mistakes(self) -> list[tuple[str, str]]:
-        """What is wrong whatever the data and the number of processes: the setting, and one line on it."""
+        """The mistakes that do not depend on data or processes: the setting, and one line on it."""
         found = range_mistakes(vars(self))
         if kinds := self._kind_mistakes():
             return [*found, *kinds]
@@ -232,7 +232,7 @@ class PlanSettings(WarmupArguments):
         )
 
     def _with_caveats(self, plan: Plan) -> Plan:
-        """The plan with what deserves a second look."""
+        """The plan with its warnings."""
         pretraining = self.model == "" and self.tokens_per_sample is not None
         peak_is_scaled = "d_model" not in self._curve_options()
         found = (
@@ -275,8 +275,8 @@ class PlanSettings(WarmupArguments):
 
 
 def _in_epochs(length: str, otherwise: str) -> str:
-    """What to say of a length in epochs of a training set whose size is not known."""
-    return f"{length} depends on the data; give --num_samples, the size of the training set, or {otherwise}."
+    """The message for a length in epochs where the size of the training set is not known."""
+    return f"{length} depends on the data; give --num_samples (the size of the training set), or {otherwise}."
 
 
 def _absolute_peak(plan: Plan, d_model: int) -> Plan:

@@ -103,7 +103,7 @@ def test_every_slip_in_the_file_is_said_with_its_line(config):
         f"error: {config}:7: unknown setting 'warmup_ratio'; write warmup: \"10%\" "
         "(transformers 5 has no warmup_ratio).",
         f"error: {config}:8: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
-        f"error: {config}:9: 'max_steps' stands in line 5 already; keep one of the two.",
+        f"error: {config}:9: 'max_steps' is also in line 5; keep one of the two.",
     ]
 
 
@@ -125,7 +125,7 @@ def test_tokens_are_counted_where_every_sample_has_as_many():
 def test_a_run_in_epochs_needs_the_number_of_samples(config):
     words = ["plan", config, "--max_steps", "-1", "--num_train_epochs", "2"]
     assert run(*words).exception.code == (
-        "error: num_train_epochs=2 depends on the data; give --num_samples, the size of the training set, or max_steps."
+        "error: num_train_epochs=2 depends on the data; give --num_samples (the size of the training set), or max_steps."
     )
     # 2 epochs of 320 samples in batches of 16
     assert json.loads(run(*words, "--num_samples", "320", "--json").output)["total_steps"] == 40
@@ -134,7 +134,7 @@ def test_a_run_in_epochs_needs_the_number_of_samples(config):
 def test_a_warmup_in_epochs_needs_the_number_of_samples(config):
     words = ["plan", config, "--warmup", "2epochs"]
     assert run(*words).exception.code == (
-        "error: warmup='2 epochs' depends on the data; give --num_samples, the size of the training set, or a warmup "
+        "error: warmup='2 epochs' depends on the data; give --num_samples (the size of the training set), or a warmup "
         "in steps."
     )
     assert json.loads(run(*words, "--num_samples", "320", "--json").output)["warmup_steps"] == 40  # 320 / 16 an epoch
@@ -187,8 +187,8 @@ def test_a_schedule_of_transformers_is_not_drawn(config):
     config.write_text(CONFIG.replace("lr_scheduler_type: warmup_linear\n", ""))
     for name, words in (("cosine", ["--lr_scheduler_type", "cosine"]), ("linear", [])):
         assert run("plot", config, *words).exception.code == (
-            f"error: {config}: its schedule, {name}, is transformers' own and is not drawn; set lr_scheduler_type to "
-            "one of hfwarmup list, such as warmup_linear."
+            f"error: {config}: {name} is a schedule of transformers and is not drawn; set lr_scheduler_type to a name "
+            "of `hfwarmup list`, such as warmup_linear."
         )
         assert run("plan", config, *words).output.splitlines()[-1] == f"schedule {name}, transformers' own"
 

@@ -21,7 +21,7 @@ def test_an_output_that_cannot_be_is_said_before_any_work(words, endings, tmp_pa
     suffix = endings.split(",")[0]
     for name, remedy in (
         ("out.txt", f"choose a name that ends in {endings}."),
-        (f"none/out{suffix}", f"there is no folder {tmp_path / 'none'}; make it, or choose another."),
+        (f"none/out{suffix}", f"the folder {tmp_path / 'none'} does not exist; make it, or choose another."),
     ):
         found = CliRunner().invoke(app, [*words, "-o", str(tmp_path / name)])
         assert found.exception.code == f"error: output={tmp_path / name}: {remedy}"

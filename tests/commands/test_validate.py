@@ -100,18 +100,18 @@ def test_a_model_that_needs_the_tokens_of_its_tokenizer_is_no_mistake(config):
 
 def test_a_length_that_depends_on_the_data_is_planned_when_it_is_given(config):
     path = config("num_train_epochs: 1\nwarmup: 1\n")
-    assert run(path).stdout.splitlines()[1].startswith("not planned: its length depends on the data")
+    assert run(path).stdout.splitlines()[1].startswith("not planned: the run's length depends on the data")
     assert "warmup is 1 of 1250 steps (0.08%)" in run(path, "--num_samples", "10000").stdout
 
 
 def test_the_recipe_is_that_of_the_folder_or_the_given_one(config, tmp_path):
     path = config("mlm_probability: 0.3\nmax_steps: 5\n")
-    assert "which is of pretrain_mlm; run that recipe" in run(path).stdout
+    assert "a setting of pretrain_mlm; run that recipe" in run(path).stdout
     assert run(path, "--recipe", "pretrain_mlm").exit_code == 0
     loose = tmp_path / "loose.yaml"
     loose.write_text("max_steps: 5\n")
     assert run(loose).stdout == (
-        f"error: {loose}: for which recipe? Begin it with the line `# recipe: NAME`, put it into configs/NAME/, or "
+        f"error: {loose}: cannot tell which recipe this config is for; begin it with the line `# recipe: NAME`, put it into configs/NAME/, or "
         "give --recipe NAME.\n"
     )
     loose.write_text("# recipe: pretrain_mlm\nmax_steps: 5\n")
@@ -122,9 +122,9 @@ def test_no_file_and_an_empty_file_are_named_as_such(config, tmp_path):
     none, empty, void = tmp_path / "none.yaml", tmp_path / "empty.yaml", config("# nothing yet\n")
     empty.write_text("")
     assert run(none, empty, void).stdout.splitlines() == [
-        f"error: {none}: no such config file; see configs/ for those that come with the recipes.",
-        f"error: {empty}: is empty; write settings, one `name: value` a line.",
-        f"error: {void}: is empty; write settings, one `name: value` a line.",
+        f"error: {none}: this config file does not exist; configs/ has those of the recipes.",
+        f"error: {empty}: the file is empty; write settings, one `name: value` a line.",
+        f"error: {void}: the file is empty; write settings, one `name: value` a line.",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_script_of_ones_own_judges_its_configs(config):
     assert run(path).stdout == f"error: {path}:1: unknown setting 'depht'; did you mean 'depth'?\n"
     Path("bare.py").write_text("")
     assert run(path, "--recipe", "bare.py").stdout == (
-        "error: bare.py has no ARGUMENTS; name so the classes that its parse_arguments takes.\n"
+        "error: bare.py has no ARGUMENTS; define ARGUMENTS, the classes that it gives to parse_arguments.\n"
     )
     Path("needy.py").write_text("import nowhere_to_be_found\n")
     assert run(path, "--recipe", "needy.py").stdout.startswith(

@@ -108,22 +108,22 @@ FINDINGS = [
     # duplicate keys: which would win is nobody's guess
     (
         "warmup: 1\nmax_steps: 5\nwarmup: 2\n",
-        ["run.yaml:3: 'warmup' stands in line 1 already; keep one of the two."],
+        ["run.yaml:3: 'warmup' is also in line 1; keep one of the two."],
     ),
     # at any depth, beside everything else
     (
         "lr: 1\nnote:\n  - {a: 1, b: 2, a: 3}\nnote: 2\n",
         [
             "run.yaml:1: unknown setting 'lr'; write learning_rate: 1.",
-            "run.yaml:3: 'a' stands in line 3 already; keep one of the two.",
-            "run.yaml:4: 'note' stands in line 2 already; keep one of the two.",
+            "run.yaml:3: 'a' is also in line 3; keep one of the two.",
+            "run.yaml:4: 'note' is also in line 2; keep one of the two.",
         ],
     ),
     # not YAML, or not a map of settings
     ("warmup: [1\n", ["run.yaml:2: expected ',' or ']', but got '<stream end>'."]),
     ("warmup:\t5\n", ["run.yaml:1: found character '\\t' that cannot start any token."]),
     ("warmup: 1\n---\nwarmup: 2\n", ["run.yaml:2: but found another document."]),
-    ("just text\n", ["run.yaml: a config is a map of settings, one `name: value` a line."]),
+    ("just text\n", ["run.yaml: a config is a map of settings: write one `name: value` a line."]),
 ]  # fmt: skip
 
 
@@ -154,7 +154,9 @@ def test_utf8_is_read_whatever_the_machines_locale(tmp_path):
 
 
 def test_a_list_is_not_a_config(read):
-    with pytest.raises(UserError, match=r"^run\.yaml: a config is a map of settings, one `name: value` a line\.$"):
+    with pytest.raises(
+        UserError, match=r"^run\.yaml: a config is a map of settings: write one `name: value` a line\.$"
+    ):
         read("- warmup: 1\n")
 
 
@@ -163,7 +165,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_config(tmp_path / "none.yaml", KNOWN)
     assert (
         str(error.value)
-        == f"{tmp_path / 'none.yaml'}: no such config file; see configs/ for those that come with the recipes."
+        == f"{tmp_path / 'none.yaml'}: this config file does not exist; configs/ has those of the recipes."
     )
 
 

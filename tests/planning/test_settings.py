@@ -64,7 +64,7 @@ CAVEATS = [
     ({"noise_scale_samples": 7.9}, "global batch 8 is beyond the noise scale of 7.9 samples"),
     ({"noise_scale_samples": 8}, None),
     ({"lr_scheduler_type": "constant_warmup"}, "constant_warmup jumps to the peak"),
-    ({"lr_scheduler_type": "constant"}, "warmup_steps 10: constant of transformers drops its warmup"),
+    ({"lr_scheduler_type": "constant"}, "warmup_steps 10: constant of transformers ignores the warmup"),
     ({"lr_scheduler_type": "constant", "warmup": "0"}, None),
     ({"lr_scheduler_type": "constant_with_warmup"}, None),
     ({"learning_rate": 0}, "learning_rate 0: no weight will change"),

@@ -180,7 +180,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(*TYPES, argv=["--config", str(tmp_path / "nope.yaml")])
     assert caught.value.code == (
-        f"error: {tmp_path}/nope.yaml: no such config file; see configs/ for those that come with the recipes."
+        f"error: {tmp_path}/nope.yaml: this config file does not exist; configs/ has those of the recipes."
     )
 
 

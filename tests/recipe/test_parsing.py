@@ -58,7 +58,7 @@ def test_five_mistakes_are_five_findings_each_with_line_and_remedy(findings):
         "run.yaml:3: unknown setting 'learnign_rate'; did you mean 'learning_rate'?",
         "run.yaml:4: unknown setting 'warmup_ratio'; write warmup: \"5%\" (transformers 5 has no warmup_ratio).",
         "run.yaml:5: max_steps='many': give a whole number.",
-        "run.yaml:9: 'seed' stands in line 6 already; keep one of the two.",
+        "run.yaml:9: 'seed' is also in line 6; keep one of the two.",
         "run.yaml:7: warmup='100 steps' and warmup_steps=50 are both given; keep warmup.",
     ]
 
@@ -85,8 +85,12 @@ ONE_FINDING = [
     ),
     ("", ["--seed", "1", "2"], "unexpected argument '2'; write --name value."),
     ("", ["--lr", "3e-4"], "unknown setting 'lr'; write learning_rate: 0.0003."),
-    ("mlm_probability: 0.3\n", [], "run.yaml:1: unknown setting 'mlm_probability', which is of pretrain_mlm; run that"),
-    ("lora_rank: 4\n", [], "run.yaml:1: unknown setting 'lora_rank', which is of finetune_sft; run that recipe, or"),
+    (
+        "mlm_probability: 0.3\n",
+        [],
+        "run.yaml:1: unknown setting 'mlm_probability', a setting of pretrain_mlm; run that",
+    ),
+    ("lora_rank: 4\n", [], "run.yaml:1: unknown setting 'lora_rank', a setting of finetune_sft; run that recipe, or"),
     ("resume: 3\n", [], "run.yaml:1: resume=3: give one of never, auto, must."),
 ]
 

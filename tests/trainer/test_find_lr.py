@@ -99,8 +99,8 @@ def test_the_picture(config, tmp_path):
     ("below", "above", "said"),
     [
         (False, False, ""),
-        (True, False, "; cut by the range that was tried: the fall may begin lower"),
-        (True, True, "; cut by the range that was tried: the fall may begin lower, the loss may fall on above"),
+        (True, False, "; outside the tested range the loss may begin to fall lower"),
+        (True, True, "; outside the tested range the loss may begin to fall lower, the loss may fall further above"),
     ],
 )
 def test_an_end_of_the_range_is_not_said_to_be_found(config, monkeypatch, below, above, said):
@@ -128,11 +128,11 @@ def test_measuring_moves_no_weight(config):
 @pytest.mark.parametrize(
     ("place", "words", "message"),
     [
-        ("elsewhere", [], r"^error: .*run.yaml: for which recipe\? Begin it with the line `# recipe: NAME`, or "
+        ("elsewhere", [], r"^error: .*run.yaml: cannot tell which recipe this config is for; begin it with the line `# recipe: NAME`, or "
                           r"put it into configs/NAME/\.$"),
         ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
         ("mine", ["-o", "nowhere/x.png"],  # before anything is measured
-         r"^error: output=nowhere/x.png: there is no folder nowhere; make it, or choose another\.$"),
+         r"^error: output=nowhere/x.png: the folder nowhere does not exist; make it, or choose another\.$"),
         ("mine", ["--range_updates", "2"], r"^error: range_updates=2: give 3 or more, or 0 for no range test\.$"),
         ("mine", ["--range_updates", "-1", "--learning_rate", "nonsense"],  # nothing else is read before
          r"^error: range_updates=-1: give 3 or more, or 0 for no range test\.$"),
@@ -149,7 +149,7 @@ def test_errors_are_one_line(config, place, words, message):
 @pytest.mark.parametrize("folder", ["configs/pretrain_clm", "."])
 def test_a_config_that_is_not_there_is_said_at_once(folder):
     path = Path(folder, "none.yaml")
-    message = f"error: {path}: no such config file; see configs/ for those that come with the recipes."
+    message = f"error: {path}: this config file does not exist; configs/ has those of the recipes."
     assert run(str(path)).exception.code == message
 
 
