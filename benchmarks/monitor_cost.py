@@ -26,7 +26,15 @@ from hfwarmup.trainer.monitor import watch_warmup
 from hfwarmup.trainer.planning import plan_training, planned_arguments
 
 CONFIG = Path(__file__).parents[1] / "configs/pretrain_clm/stdlib.yaml"
-EVENTS = ("on_train_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log")
+EVENTS = (
+    "on_train_begin",
+    "on_step_begin",
+    "on_substep_end",
+    "on_pre_optimizer_step",
+    "on_optimizer_step",
+    "on_step_end",
+    "on_log",
+)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from hfwarmup.measuring.direction import loss_along, update_direction
 from hfwarmup.measuring.products import gradient, mean_over_ranks
 from hfwarmup.measuring.sharpness import directional_sharpness, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner
-from hfwarmup.trainer.micro_batches import MicroBatchGradients
+from hfwarmup.trainer.probes.micro_batches import MicroBatchGradients
 
 WORLD, BATCH, UPDATES = 2, 8, 5
 LAYOUTS = ("replicated", "sharded")

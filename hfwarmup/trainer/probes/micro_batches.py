@@ -1,4 +1,4 @@
-"""The gradients of an update's micro-batches, seen in the backward passes before anything adds or averages them."""
+"""The gradients of an update's micro-batches, read in each backward pass before they are added or averaged."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class MicroBatchGradients:
     """The mean squared norm of the micro-batches' gradients of one update, over accumulation and ranks.
 
     A hook on each parameter gets the gradient of one backward pass, before it is added to `.grad` and before the ranks
-    average it. The gradients of sharded parameters never pass there, so nothing is measured of them.
+    average it. The gradients of sharded parameters never reach such a hook, so they are not measured.
 
-    Where the model divides its loss by the labels of the whole update (`num_items_in_batch`), a micro-batch has a part
-    w_i in the update's gradient, sum w_i g_i, that is its share of the labels; a hook on the model counts them. The
-    mean is then sum |w_i g_i|^2 / sum w_i^2, and with equal parts that of |g_i|^2.
+    Where the model divides its loss by the number of labels in the whole update (`num_items_in_batch`), the update's
+    gradient is sum w_i g_i, and w_i is the share of the labels that micro-batch i has; a hook on the model counts them.
+    The mean is then sum |w_i g_i|^2 / sum w_i^2; with equal shares it is the mean of |g_i|^2.
 
     >>> model = nn.Linear(2, 1, bias=False).requires_grad_(True)
     >>> gradients = MicroBatchGradients()
@@ -39,11 +39,11 @@ class MicroBatchGradients:
 
     @property
     def watching(self) -> bool:
-        """Between `watch` and `squared_norm_and_share`."""
+        """Whether the hooks are in place: from `watch` to `squared_norm_and_share`."""
         return bool(self._handles)
 
     def watch(self, model: nn.Module) -> None:
-        """Before the first forward pass of an update."""
+        """Put the hooks in place; call it before the first forward pass of an update."""
         self.forget()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not any(isinstance(parameter, DTensor) for parameter in trained):
@@ -51,9 +51,9 @@ class MicroBatchGradients:
             self._handles = [*hooks, model.register_forward_pre_hook(self._count, with_kwargs=True)]
 
     def squared_norm_and_share(self, *, accumulation: int) -> tuple[float, float]:
-        """The mean, and the share of this rank's samples that a micro-batch stands for: 1 / accumulation if all alike.
+        """The mean, and a micro-batch's share of this rank's samples: 1 / accumulation if all have equally many labels.
 
-        Ask after the last of `accumulation` backward passes, on every rank. Not numbers where no label counts.
+        Call it on every rank, after the last of `accumulation` backward passes. Both are NaN where no label counts.
         """
         total = torch.stack(self._squares).sum()
         labels = torch.stack(self._labels).to(total) if self._labels else torch.ones(accumulation).to(total)
@@ -79,5 +79,5 @@ class MicroBatchGradients:
         if inputs.get("num_items_in_batch") is None or not isinstance(labels, Tensor):
             return
         if "shift_labels" not in inputs and getattr(model, "loss_type", None) == "ForCausalLM":
-            labels = labels[..., 1:]  # what the loss shifts away
+            labels = labels[..., 1:]  # the first one is no target
         self._labels.append((labels != -100).sum())
