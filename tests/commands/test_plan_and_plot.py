@@ -125,7 +125,8 @@ def test_tokens_are_counted_where_every_sample_has_as_many():
 def test_a_run_in_epochs_needs_the_number_of_samples(config):
     words = ["plan", config, "--max_steps", "-1", "--num_train_epochs", "2"]
     assert run(*words).exception.code == (
-        "error: num_train_epochs=2 depends on the data; give --num_samples (the size of the training set), or max_steps."
+        "error: num_train_epochs=2 depends on the data; give --num_samples (the size of the training set), or "
+        "max_steps."
     )
     # 2 epochs of 320 samples in batches of 16
     assert json.loads(run(*words, "--num_samples", "320", "--json").output)["total_steps"] == 40

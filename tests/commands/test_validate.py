@@ -111,7 +111,8 @@ def test_the_recipe_is_that_of_the_folder_or_the_given_one(config, tmp_path):
     loose = tmp_path / "loose.yaml"
     loose.write_text("max_steps: 5\n")
     assert run(loose).stdout == (
-        f"error: {loose}: cannot tell which recipe this config is for; begin it with the line `# recipe: NAME`, put it into configs/NAME/, or "
+        f"error: {loose}: cannot tell which recipe this config is for; begin it with the line "
+        "`# recipe: NAME`, put it into configs/NAME/, or "
         "give --recipe NAME.\n"
     )
     loose.write_text("# recipe: pretrain_mlm\nmax_steps: 5\n")

@@ -88,7 +88,7 @@ ONE_FINDING = [
     (
         "mlm_probability: 0.3\n",
         [],
-        "run.yaml:1: unknown setting 'mlm_probability', a setting of pretrain_mlm; run that",
+        "run.yaml:1: unknown setting 'mlm_probability', a setting of pretrain_mlm; run",
     ),
     ("lora_rank: 4\n", [], "run.yaml:1: unknown setting 'lora_rank', a setting of finetune_sft; run that recipe, or"),
     ("resume: 3\n", [], "run.yaml:1: resume=3: give one of never, auto, must."),

@@ -128,7 +128,8 @@ def test_measuring_moves_no_weight(config):
 @pytest.mark.parametrize(
     ("place", "words", "message"),
     [
-        ("elsewhere", [], r"^error: .*run.yaml: cannot tell which recipe this config is for; begin it with the line `# recipe: NAME`, or "
+        ("elsewhere", [], r"^error: .*run.yaml: cannot tell which recipe this config is for; begin it with the line "
+     r"`# recipe: NAME`, or "
                           r"put it into configs/NAME/\.$"),
         ("mine", ["-o", "x.svg"], r"^error: output=x.svg: choose a name that ends in \.png\.$"),
         ("mine", ["-o", "nowhere/x.png"],  # before anything is measured
