@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.planning.arguments import WarmupArguments, read_map
 from hfwarmup.planning.plan import Plan
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.schedules.named import schedule_names
+from hfwarmup.trainer.compat import TRAINER_STATE_NAME
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
