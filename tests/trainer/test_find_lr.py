@@ -156,8 +156,11 @@ def test_a_config_that_is_not_there_is_said_at_once(folder):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import torch\n", r"mine.py: find-lr measures in a Trainer, and this script imports none\.$"),
-        ("from transformers import Trainer\n", r"mine.py: ended without training, so nothing was measured\.$"),
+        (
+            "FACTS = {'trainer': False}\n",
+            r"mine.py: find-lr measures in a Trainer, but this script trains without one\.$",
+        ),
+        ("import torch\n", r"mine.py: the script ended before a Trainer trained, so nothing was measured\.$"),
     ],
 )
 def test_a_script_that_does_not_train_is_an_error(tmp_path, source, message):
