@@ -2,9 +2,9 @@
 
 Public is what can be imported from `transformers`, `transformers.integrations`, `transformers.utils.logging`,
 `accelerate` and `accelerate.utils`, and every attribute without a leading underscore but `Trainer.callback_handler`.
-Everything else is internal. Other modules use it through the names below, and a test checks that. Each name says which
-version it was written for and why there is no public way. The tests ran with transformers 5.23 and accelerate 1.15; the
-internals have the same names in transformers 5.20 and 5.24.
+Everything else is internal. Other modules use it through the names below, and `tests/trainer/test_compat.py` checks
+that. Each name says which version it was written for and why there is no public way. The tests run with transformers
+5.23 and accelerate 1.15; transformers 5.20 and 5.24 have the same internals.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers import HfArgumentParser, SchedulerType, Trainer, TrainerCallback, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer import DEFAULT_CALLBACKS
 from transformers.trainer import TRAINER_STATE_NAME as TRAINER_STATE_NAME
@@ -238,3 +238,25 @@ def processes_in_launch_config(path: str | Path) -> int:
     """
     processes: int = config_args.load_config_from_file(str(path)).num_processes
     return processes
+
+
+# The argument parser
+
+
+def make_optional(parser: HfArgumentParser) -> list[str]:
+    """Let a parser accept a command line without its required arguments, and return their names.
+
+    transformers 5.23: HfArgumentParser makes the arguments itself, and argparse has no public list of them.
+    """
+    required = [action for action in parser._actions if action.required]
+    for action in required:
+        action.required = False
+    return [action.dest for action in required]
+
+
+def option_names(parser: HfArgumentParser) -> dict[str, str]:
+    """Each option of a parser, such as `--config`, and the name of the value that it sets.
+
+    transformers 5.23: see `make_optional`.
+    """
+    return {option: action.dest for option, action in parser._option_string_actions.items()}
