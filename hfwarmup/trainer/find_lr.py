@@ -22,7 +22,7 @@ from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
 from hfwarmup.planning.recipe_files import trains_with_trainer
 from hfwarmup.trainer.compat import every_trainer_has
-from hfwarmup.trainer.first_batches import FirstBatches
+from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
 from hfwarmup.trainer.registration import register
 from hfwarmup.trainer.running import own_scheduler
@@ -61,7 +61,8 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
     updates follows on the same weights; 0 leaves it out.
 
     Raises:
-        UserError: the script declares that it trains without a Trainer, or it ended without training.
+        UserError: the script declares that it trains without a Trainer, it ended before a Trainer trained, or the
+            loss of a batch cannot be measured.
     """
     if not trains_with_trainer(script):
         raise UserError(f"{script}: find-lr measures in a Trainer, but this script trains without one.")
@@ -74,6 +75,8 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
             runpy.run_path(str(script), run_name="__main__")
         except _Measured as measured:
             return measured.found
+        except NothingToMeasureError as error:
+            raise UserError(f"{script}: {error}; find-lr cannot measure here.") from error
         finally:
             sys.argv, sys.path[:] = before
     raise UserError(f"{script}: the script ended before a Trainer trained, so nothing was measured.")
@@ -103,8 +106,9 @@ def _finder(range_updates: int) -> type[TrainerCallback]:
 
 
 def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> RangeTest:
-    """Smith's range test around the peak, with one update for each batch. It trains with a copy of the optimizer, and
-    restores the weights.
+    """Smith's range test around the peak, one update for each batch, with a copy of the optimizer.
+
+    The weights are restored.
     """
     parameters, peaks = trained_parameters(optimizer), peaks_of(optimizer)
     copied = copy_optimizer(optimizer, share_parameters=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.errors import UserError
@@ -40,15 +41,14 @@ class BeforeFirstUpdate(TrainerCallback):
     ) -> None:
         if state.global_step > 0:
             return
-        optimizer = unwrapped(kwargs["optimizer"])
-        about = (kwargs["model"], kwargs["train_dataloader"], args)
+        model, optimizer, scheduler = kwargs["model"], unwrapped(kwargs["optimizer"]), own_scheduler(kwargs)
         batch_size = state.train_batch_size or args.train_batch_size
+        make_batches = partial(FirstBatches, model, kwargs["train_dataloader"], args, batch_size=batch_size)
         if isinstance(optimizer, GIAdamW) and not optimizer.state:
-            _start_second_moment(optimizer, *about, batch_size=batch_size)
-        scheduler = own_scheduler(kwargs)
+            _start_second_moment(optimizer, model, make_batches, count=_gi_batches(args))
         if scheduler is not None and scheduler.awaits_critical_lr:
             try:
-                found = measure_critical_lr(kwargs["model"], optimizer, FirstBatches(*about, batch_size=batch_size))
+                found = measure_critical_lr(model, optimizer, make_batches())
             except NothingToMeasureError as error:
                 raise UserError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
             _start_ramp(scheduler, found)
@@ -82,11 +82,10 @@ def unwrapped(optimizer: Any) -> Optimizer:
 
 
 def _start_second_moment(
-    optimizer: GIAdamW, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int
+    optimizer: GIAdamW, model: nn.Module, make_batches: Callable[..., FirstBatches], *, count: int
 ) -> None:
-    count = _gi_batches(args)
     try:
-        batches = FirstBatches(model, dataloader, args, batch_size=batch_size, count=count)
+        batches = make_batches(count=count)
         with undisturbed(model):
             for index in range(count):
                 batches.write_gradients(index, trained_parameters(optimizer))
