@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -143,7 +147,35 @@ def test_those_of_compat_are_recognized():
     assert len(reaches(tree_of(COMPAT))) >= 12
 
 
-# A new version of transformers, see CONTRIBUTING
+# A new version of transformers: the steps of CONTRIBUTING
+
+RENAMED = """
+import importlib, pkgutil
+import transformers.trainer
+from transformers import trainer_utils
+
+trainer_utils.prune_checkpoints = trainer_utils.rotate_checkpoints  # as a new version may do
+del trainer_utils.rotate_checkpoints
+
+import hfwarmup.trainer
+for module in pkgutil.walk_packages(hfwarmup.trainer.__path__, "hfwarmup.trainer."):
+    importlib.import_module(module.name)
+"""
+
+
+def test_a_renamed_internal_is_one_edit(tmp_path):
+    shutil.copytree(COMPAT.parents[1], tmp_path / "hfwarmup", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def import_trainer() -> str:
+        program = [sys.executable, "-c", RENAMED]
+        return subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True).stderr
+
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    copied = tmp_path / "hfwarmup" / "trainer" / "compat.py"
+    *_, (last_file, _) = re.findall(r'File "(.*)", line (\d+)', broken := import_trainer())
+    assert Path(last_file) == copied, broken
+    copied.write_text(copied.read_text().replace("import rotate_checkpoints as", "import prune_checkpoints as"))
+    assert import_trainer() == ""
 
 
 FUNCTIONS = [
