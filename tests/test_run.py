@@ -169,7 +169,8 @@ def test_its_exit_status_is_the_scripts(tmp_path):
         (["-m", "none.at.all"], "error: there is no module 'none.at.all'; give a script's path, or -m MODULE.\n"),
         (
             ["accelerate", "launch", "x.py"],
-            "error: accelerate starts processes of its own; put it first: accelerate … -m hfwarmup.run SCRIPT ARGS…\n",
+            "error: accelerate starts new processes, so it must come first: accelerate … -m hfwarmup.run SCRIPT "
+            "ARGS…\n",
         ),
     ],
 )
@@ -181,4 +182,4 @@ def test_what_cannot_run_is_one_line(words, said, tmp_path):
 def test_nothing_to_run_shows_how(tmp_path):
     finished = start(cwd=tmp_path)
     assert finished.returncode == 1
-    assert finished.stderr.startswith("error: nothing to run.\nAny Trainer script")
+    assert finished.stderr.startswith("error: nothing to run.\nRuns any Trainer script")

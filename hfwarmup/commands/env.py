@@ -23,9 +23,9 @@ def env() -> None:
     """Versions, devices and launch settings, to paste into a bug report; no secrets and no addresses."""
     import psutil
     import torch
-    from accelerate.commands.config.config_args import default_config_file
 
     from hfwarmup.recipe.precision import choose_precision
+    from hfwarmup.trainer.compat import default_launch_config
     from hfwarmup.trainer.provenance import RECORDED_VARIABLES, installed_version
 
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -38,7 +38,7 @@ def env() -> None:
         "CPU cores": f"{psutil.cpu_count()} ({psutil.cpu_count(logical=False)} physical), {platform.machine()}",
         "GPUs": f"{len(gpus)}: {', '.join(gpus)}" if gpus else "0",
         "precision auto": f"{precision}: {reason}",
-        "accelerate config": _launch_settings(Path(default_config_file)),
+        "accelerate config": _launch_settings(default_launch_config()),
         "environment": " ".join(f"{name}={os.environ[name]}" for name in RECORDED_VARIABLES if name in os.environ),
     }
     for name, fact in facts.items():

@@ -102,8 +102,10 @@ def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
     """Look up an unusual optimizer in transformers, which takes seconds to load."""
     if name in USUAL_OPTIMIZERS:
         return []
-    from hfwarmup.trainer.registration import optimizer_names
+    from hfwarmup.trainer.compat import optimizer_names
+    from hfwarmup.trainer.registration import register
 
+    register()
     names = optimizer_names()
     return [] if name in names else [("optim", unknown_choice("optim", name, names))]
 

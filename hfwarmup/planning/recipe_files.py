@@ -129,6 +129,18 @@ def packs_blocks(script: Path) -> bool:
     return "tokens_per_sample" in script.read_text(encoding="utf-8")
 
 
+def trains_with_trainer(script: Path) -> bool:
+    """Whether a Trainer trains the model of a script, as its literal `FACTS` says; True where it says nothing.
+
+    >>> trains_with_trainer(find_recipe("pretrain_clm"))
+    True
+    """
+    for node in ast.parse(script.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["FACTS"]:
+            return bool(ast.literal_eval(node.value).get("trainer", True))
+    return True
+
+
 def recipes_with(setting: str) -> list[str]:
     """The recipes that have a setting of their own, or one of this package's arguments, under this name.
 

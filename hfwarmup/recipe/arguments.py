@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from transformers import TrainingArguments
@@ -69,3 +72,25 @@ class RecipeArguments(TrainingArguments):
             self.precision, reason = choose_precision(device or torch.device("cpu"))
         self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
         return f"precision {self.precision}: {reason}"
+
+    def __copy__(self) -> Self:
+        return self._with(vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._with(deepcopy(vars(self), memo))
+
+    def _with(self, attributes: Mapping[str, Any]) -> Self:
+        other = object.__new__(type(self))
+        vars(other).update(attributes)
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the class of the library that it extends, so that training_args.bin opens without this package.
+
+        The `settings` stay out; they are in the run's config.yaml.
+        """
+        library = next(
+            kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] in ("transformers", "trl")
+        )
+        state = {name: value for name, value in vars(self).items() if name != "settings"}
+        return copyreg.__newobj__, (library,), state  # type: ignore[attr-defined]

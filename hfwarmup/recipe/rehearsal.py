@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.debug_utils import DebugOption
 from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hfwarmup.errors import unknown_choice
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES
+from hfwarmup.trainer.compat import debug_options, tracker_names
 
 Mistakes = Iterator[tuple[str, str]]
 """Setting, and one line on what is wrong with it."""
@@ -37,7 +36,7 @@ WORDS: dict[str, Callable[[], Collection[str]]] = {
     "include_num_input_tokens_seen": lambda: ("all", "non_padding", "no"),
     "include_for_metrics": lambda: ("inputs", "loss"),
     "train_sampling_strategy": lambda: ("random", "sequential", "group_by_length", "batch_rebalance"),
-    "debug": lambda: [option.value for option in DebugOption],
+    "debug": debug_options,
 }
 """Settings that are text to TrainingArguments, and the words that are understood later."""
 
@@ -77,8 +76,8 @@ def impossible_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
 def rehearse(args: TrainingArguments) -> Mistakes:
     """What a Trainer would refuse: the trackers are looked up, optimizer and schedule are made for one weight."""
     for tracker in args.report_to or []:
-        if tracker not in INTEGRATION_TO_CALLBACK:
-            yield "report_to", unknown_choice("report_to", tracker, INTEGRATION_TO_CALLBACK)
+        if tracker not in tracker_names():
+            yield "report_to", unknown_choice("report_to", tracker, tracker_names())
         elif tracker not in get_available_reporting_integrations():
             package = PACKAGES.get(tracker, tracker)
             yield "report_to", f"report_to={tracker!r}: {tracker} is not installed; pip install {package}."

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.optim.scheduler import WarmupScheduler
 from hfwarmup.reporting.card import write_card
 from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
 from hfwarmup.run_folder.files import LEARNING_RATES, read_learning_rates
+from hfwarmup.trainer.compat import TRAINER_STATE_NAME, load_weights, replace_model_card
 from hfwarmup.trainer.progress import show_progress
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) 
         return trainer.train(resume_from_checkpoint=checkpoint).metrics
     logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)
     best = _best_checkpoint(checkpoint, state) if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(best or checkpoint)
+    load_weights(trainer, best or checkpoint)
     trainer.state.global_step, trainer.state.log_history = state.global_step, state.log_history
     trainer.state.best_model_checkpoint, trainer.state.best_metric = best, state.best_metric
     trainer.create_optimizer_and_scheduler(num_training_steps=total_steps)
@@ -112,7 +112,7 @@ def own_model_card(trainer: Trainer, *, summary: str) -> None:
     folder = Path(str(trainer.args.output_dir))
     model = trainer.accelerator.unwrap_model(trainer.model)
     config = getattr(model, "config", None)
-    base_model = getattr(config, "_name_or_path", "")
+    base_model = getattr(config, "name_or_path", "") or ""
     data = {
         "library_name": "peft" if hasattr(model, "peft_config") else "transformers" if config is not None else None,
         "base_model": base_model if base_model and not Path(base_model).exists() else None,
@@ -123,4 +123,4 @@ def own_model_card(trainer: Trainer, *, summary: str) -> None:
             more = [tags] if isinstance(tags, str) else list(tags or ())
             write_card(folder, summary=summary, model_name=model_name, tags=more, **{**data, **own})
 
-    trainer.create_model_card = create  # type: ignore[assignment]
+    replace_model_card(trainer, create)

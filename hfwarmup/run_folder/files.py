@@ -78,13 +78,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def begins(earlier: Sequence[Mapping[str, Any]], update: int, command: str) -> list[dict[str, Any]]:
+def command_history(earlier: Sequence[Mapping[str, Any]], update: int, command: str) -> list[dict[str, Any]]:
     """The commands that made a run, with the update at which each took over; those that were undone are gone.
 
-    >>> begins([{"from_update": 0, "command": "train"}, {"from_update": 8, "command": "old"}], 4, "train --resume auto")
+    >>> earlier = [{"from_update": 0, "command": "train"}, {"from_update": 8, "command": "old"}]
+    >>> command_history(earlier, 4, "train --resume auto")
     [{'from_update': 0, 'command': 'train'}, {'from_update': 4, 'command': 'train --resume auto'}]
     """
-    kept = [dict(begin) for begin in earlier if begin["from_update"] < update]
+    kept = [dict(entry) for entry in earlier if entry["from_update"] < update]
     return [*kept, {"from_update": update, "command": command}]
 
 

@@ -1,8 +1,7 @@
-"""Runs a recipe up to its first update, measures learning rates there, and stops without a trace."""
+"""Runs a recipe up to its first update, measures learning rates there, and stops it; no file is left."""
 
 from __future__ import annotations
 
-import ast
 import runpy
 import sys
 import tempfile
@@ -21,9 +20,11 @@ from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
-from hfwarmup.trainer.first_batches import FirstBatches
+from hfwarmup.planning.recipe_files import trains_with_trainer
+from hfwarmup.trainer.compat import every_trainer_has
+from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
-from hfwarmup.trainer.registration import in_every_trainer, register
+from hfwarmup.trainer.registration import register
 from hfwarmup.trainer.running import own_scheduler
 
 RANGE_FACTORS = (1e-3, 1e2)
@@ -32,22 +33,22 @@ RANGE_FACTORS = (1e-3, 1e2)
 
 @dataclass(frozen=True, kw_only=True)
 class FoundLr:
-    """What was measured where a run would begin."""
+    """What was measured just before a run's first update."""
 
     critical: CriticalLr
     """along the optimizer's first step, on one batch"""
     range_test: RangeTest | None
-    """Smith's range test; None when it was not asked for"""
+    """Smith's range test; None if it was not asked for"""
     peak_lr: float
-    """of the plan, in the group where it is highest"""
+    """of the plan, in the group that has the highest"""
     warmup_steps: int
-    """of the plan; 0 under a schedule of another package"""
+    """of the plan; 0 if the schedule is not one of hfwarmup's"""
     optimizer: str
-    """the class's name"""
+    """the name of its class"""
 
 
 class _Measured(BaseException):
-    """Ends the recipe from within; no error, so that nothing on the way handles it as one."""
+    """Ends the recipe from inside. It is no Exception, so that no `except Exception` catches it."""
 
     def __init__(self, found: FoundLr) -> None:
         self.found = found
@@ -57,15 +58,16 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
     """Run a recipe's `script` with the command line `words` up to its first update, and measure there.
 
     It runs in this process, on one device, with a temporary folder for its output. A range test of `range_updates`
-    updates follows on the same weights, 0 leaves it out.
+    updates follows on the same weights; 0 leaves it out.
 
     Raises:
-        UserError: the script builds no Trainer, or ended without training.
+        UserError: the script declares that it trains without a Trainer, it ended before a Trainer trained, or the
+            loss of a batch cannot be measured.
     """
-    if not _imports_a_trainer(script):
-        raise UserError(f"{script}: find-lr measures in a Trainer, and this script imports none.")
+    if not trains_with_trainer(script):
+        raise UserError(f"{script}: find-lr measures in a Trainer, but this script trains without one.")
     register()
-    with tempfile.TemporaryDirectory() as folder, in_every_trainer(_finder(range_updates)):
+    with tempfile.TemporaryDirectory() as folder, every_trainer_has(_finder(range_updates)):
         ours = ["--output_dir", folder, "--report_to", "none", "--torch_compile", "false", "--resume", "never"]
         before = sys.argv, list(sys.path)
         sys.argv, sys.path[:0] = [str(script), *words, *ours], [str(script.parent)]
@@ -73,14 +75,16 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
             runpy.run_path(str(script), run_name="__main__")
         except _Measured as measured:
             return measured.found
+        except NothingToMeasureError as error:
+            raise UserError(f"{script}: {error}; find-lr cannot measure here.") from error
         finally:
             sys.argv, sys.path[:] = before
-    raise UserError(f"{script}: ended without training, so nothing was measured.")
+    raise UserError(f"{script}: the script ended before a Trainer trained, so nothing was measured.")
 
 
 def _finder(range_updates: int) -> type[TrainerCallback]:
     class Finder(TrainerCallback):
-        """Measures in the place of the first update."""
+        """Measures when the training begins, and ends it."""
 
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -102,7 +106,10 @@ def _finder(range_updates: int) -> type[TrainerCallback]:
 
 
 def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> RangeTest:
-    """Smith's range test around the peak, an update a batch, with a copy of the optimizer; weights are put back."""
+    """Smith's range test around the peak, one update for each batch, with a copy of the optimizer.
+
+    The weights are restored.
+    """
     parameters, peaks = trained_parameters(optimizer), peaks_of(optimizer)
     copied = copy_optimizer(optimizer, share_parameters=True)
     weights = [parameter.detach().clone() for parameter in parameters]
@@ -126,11 +133,3 @@ def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches
             with torch.no_grad():
                 for parameter, weight in zip(parameters, weights, strict=True):
                     parameter.copy_(weight)
-
-
-def _imports_a_trainer(script: Path) -> bool:
-    tree = ast.parse(script.read_text(encoding="utf-8"))
-    names = [
-        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
-    ]
-    return any(name.endswith("Trainer") for name in names)

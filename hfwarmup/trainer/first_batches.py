@@ -1,4 +1,4 @@
-"""A few batches of a Trainer's data and the model's loss on them, without drawing from its sampler."""
+"""The model's loss and gradients on a few batches of a Trainer's data, without disturbing the training."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from hfwarmup.measuring.products import gradient, mean_over_ranks
 
 
 class NothingToMeasureError(ValueError):
-    """No loss of the first batches can be had; what to do about it depends on what it was for."""
+    """The first batches have no loss; the caller knows what its user can do about that."""
 
 
 class FirstBatches:
-    """Batches of the size of an update's, from samples that are spread evenly over the training set.
+    """Batches as large as those of an update, from samples that are spread evenly over the training set.
 
-    No sampler is asked and no random state is used up, so the training sees the data that it would have seen. Each rank
-    has samples of its own, and losses and gradients are means over the ranks, so every rank must ask for them.
+    They use neither the Trainer's sampler nor its random state, so the training sees the same data as without them.
+    Each rank has its own samples, and losses and gradients are means over the ranks: every rank must call the methods.
 
     Args:
-        model: a model that gives its own loss, as a Trainer needs it; the caller sees to its mode, see `undisturbed`.
+        model: a model that computes its own loss; the caller puts it into the right mode, see `undisturbed`.
         dataloader: the Trainer's.
-        args: the Trainer's; of it the accumulation, clipping, device and rank are read.
-        batch_size: samples a process and micro-batch.
+        args: the Trainer's; accumulation, clipping, device and rank are read.
+        batch_size: samples in a micro-batch of one process.
         count: how many batches.
 
     Raises:
-        NothingToMeasureError: the data only streams, or the model gives no loss for it.
+        NothingToMeasureError: the data is a stream, or the model gives no loss for it.
     """
 
     def __init__(
         self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
     ) -> None:
         if not has_samples(dataloader):
-            raise NothingToMeasureError("the training data only streams, so there are no batches to measure first")
+            raise NothingToMeasureError("the training data is a stream, so no batch can be read before the training")
         self.count = count
         self._model, self._args, self._batch_size = model, args, batch_size
         self._dataloader = dataloader
@@ -55,7 +55,7 @@ class FirstBatches:
         return mean_over_ranks(torch.stack(losses).mean()).item()
 
     def write_gradients(self, index: int, parameters: Sequence[Tensor]) -> None:
-        """Put the gradient of batch `index` into `.grad`, clipped as the Trainer clips it."""
+        """Write the gradient of batch `index` into `.grad`, clipped as the Trainer clips it."""
         for parameter in parameters:
             parameter.grad = None
         for loss in self._losses(index):
@@ -73,7 +73,7 @@ class FirstBatches:
             yield partial(loss_of, self._model, send_to_device(samples, self._args.device))
 
     def _samples(self, micro_batch: int) -> Any:
-        """This rank's part of a micro-batch, counted over all batches."""
+        """This rank's part of a micro-batch; micro-batches are numbered over all batches."""
         total = self.count * self._args.gradient_accumulation_steps * self._args.world_size * self._batch_size
         first = (micro_batch * self._args.world_size + self._args.process_index) * self._batch_size
         size = len(cast(Sized, self._dataloader.dataset))
@@ -83,16 +83,16 @@ class FirstBatches:
 
 
 def has_samples(dataloader: Any) -> bool:
-    """Whether its data set can be asked for samples by index: neither a stream nor hidden in an iterable."""
+    """Whether samples of its data set can be read by index; those of a stream cannot."""
     dataset = getattr(dataloader, "dataset", None)
     return isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset)
 
 
 def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:
-    """The samples at `indices` as the dataloader's batch, without using up a random state.
+    """The samples at `indices` as the dataloader would collate them, with every random state left as it was.
 
-    A data set may draw augmentations and a collator masks, from any of the three sources; a collator with a generator
-    of its own is copied and draws from the copy.
+    A data set may draw augmentations and a collator may draw masks, from Python, numpy or torch. A collator with a
+    generator of its own is copied and draws from the copy.
     """
     dataset, collate = dataloader.dataset, _copied_collator(dataloader)
     python_state, numpy_state = random.getstate(), np.random.get_state()
@@ -105,20 +105,20 @@ def collate_samples(dataloader: DataLoader, indices: Iterable[int]) -> Any:
 
 
 def _copied_collator(dataloader: DataLoader) -> Callable[[list[Any]], Any]:
-    """A copy that shares what is large and draws nothing: the data set that it may belong to, and the tokenizer."""
+    """A copy of the collator that shares the tokenizer and the data set, which are large and draw nothing."""
     collate = dataloader.collate_fn
-    tokenizer = getattr(getattr(collate, "data_collator", collate), "tokenizer", None)  # inside RemoveColumnsCollator
+    tokenizer = getattr(getattr(collate, "data_collator", collate), "tokenizer", None)  # RemoveColumnsCollator wraps it
     try:
         return copy.deepcopy(collate, {id(shared): shared for shared in (dataloader.dataset, tokenizer)})
-    except Exception:  # one that holds a lock or a file has no copy; any other object may say so in any way
+    except Exception:  # a lock or a file cannot be copied, and each class raises an error of its own
         return collate
 
 
 def loss_of(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """The loss that the model gives for a batch, where it gives one and no `compute_loss` is needed.
+    """The loss that the model itself computes for a batch.
 
     Raises:
-        NothingToMeasureError: it does not take the batch, or gives no loss.
+        NothingToMeasureError: the model does not take the batch, or gives no loss: its Trainer's `compute_loss` does.
     """
     name = type(model).__name__
     try:

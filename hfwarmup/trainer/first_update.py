@@ -1,13 +1,14 @@
-"""What is settled on real batches before the first update: GIAdamW's second moment, and `initial_lr: auto`."""
+"""What is measured on real batches before the first update: GIAdamW's second moment, and `initial_lr: auto`."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.errors import UserError
@@ -22,17 +23,17 @@ from hfwarmup.trainer.running import is_rank_zero, own_scheduler, peak_lrs
 logger = logging.getLogger(__name__)
 
 GI_BATCHES = 4
-"""Batches that GIAdamW's second moment begins at, unless `optim_args: init_batches=N` says otherwise."""
+"""Batches whose gradients start GIAdamW's second moment, unless `optim_args: init_batches=N` is given."""
 SEARCH_FACTOR = 2.0**20
-"""How far above the peak the critical learning rate is looked for."""
+"""The critical learning rate is searched up to this multiple of the peak."""
 
 
 class BeforeFirstUpdate(TrainerCallback):
-    """Settles what needs a gradient when a run begins; `register()` gives one to every Trainer.
+    """Measures what needs a gradient when a run begins; `register()` gives one to every Trainer.
 
-    Weights, buffers, random states and the order of the data are as before. A resumed run finds both in its checkpoint,
-    and nothing is measured again. Where no loss of a batch can be had, from data that only stream or a model whose loss
-    its Trainer makes, GIAdamW begins at its first update's own gradients, with a warning, and auto is an error.
+    Weights, buffers, random states and the order of the data stay as they were. A resumed run reads the results from
+    its checkpoint and measures nothing. Data that is a stream, or a model whose loss its Trainer computes, cannot be
+    measured: then GIAdamW starts from the gradients of its first update, with a warning, and `auto` is an error.
     """
 
     def on_train_begin(
@@ -40,24 +41,23 @@ class BeforeFirstUpdate(TrainerCallback):
     ) -> None:
         if state.global_step > 0:
             return
-        optimizer = unwrapped(kwargs["optimizer"])
-        about = (kwargs["model"], kwargs["train_dataloader"], args)
+        model, optimizer, scheduler = kwargs["model"], unwrapped(kwargs["optimizer"]), own_scheduler(kwargs)
         batch_size = state.train_batch_size or args.train_batch_size
+        make_batches = partial(FirstBatches, model, kwargs["train_dataloader"], args, batch_size=batch_size)
         if isinstance(optimizer, GIAdamW) and not optimizer.state:
-            _initialise(optimizer, *about, batch_size=batch_size)
-        scheduler = own_scheduler(kwargs)
+            _start_second_moment(optimizer, model, make_batches, count=_gi_batches(args))
         if scheduler is not None and scheduler.awaits_critical_lr:
             try:
-                found = measure_critical_lr(kwargs["model"], optimizer, FirstBatches(*about, batch_size=batch_size))
+                found = measure_critical_lr(model, optimizer, make_batches())
             except NothingToMeasureError as error:
                 raise UserError(f"initial_lr: auto: {error}; give initial_lr a number.") from error
-            _start(scheduler, found)
+            _start_ramp(scheduler, found)
 
 
 def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBatches) -> CriticalLr:
-    """The critical learning rate on one batch along the optimizer's own next step, on the scale of its highest peak.
+    """The critical learning rate of the group with the highest peak: on one batch, along the optimizer's next step.
 
-    Groups keep the ratio of their peaks, gradients are clipped as in training, dropout is off.
+    The groups' learning rates keep the ratio of their peaks. Gradients are clipped as in training; dropout is off.
     """
     parameters, peaks = parameters_of(optimizer), peaks_of(optimizer)
     with undisturbed(model):
@@ -68,10 +68,10 @@ def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBa
 
 
 def peaks_of(optimizer: Optimizer) -> list[float]:
-    """The peak learning rate of each group, see `peak_lrs`; ValueError where all are 0."""
+    """The peak learning rate of each group, see `peak_lrs`; UserError if all are 0."""
     peaks = peak_lrs(optimizer)
     if max(peaks) <= 0.0:
-        raise UserError("learning_rate=0: a critical learning rate is looked for around the peak; set learning_rate.")
+        raise UserError("learning_rate=0: the critical learning rate is searched around the peak; set it above 0.")
     return peaks
 
 
@@ -81,22 +81,21 @@ def unwrapped(optimizer: Any) -> Optimizer:
     return inner
 
 
-def _initialise(
-    optimizer: GIAdamW, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int
+def _start_second_moment(
+    optimizer: GIAdamW, model: nn.Module, make_batches: Callable[..., FirstBatches], *, count: int
 ) -> None:
-    count = _gi_batches(args)
     try:
-        batches = FirstBatches(model, dataloader, args, batch_size=batch_size, count=count)
+        batches = make_batches(count=count)
         with undisturbed(model):
             for index in range(count):
                 batches.write_gradients(index, trained_parameters(optimizer))
                 optimizer.observe_gradients()
     except NothingToMeasureError as error:
         if is_rank_zero():
-            logger.warning("GIAdamW: %s; the second moment begins at the first update's own gradients", error)
+            logger.warning("GIAdamW: %s; the second moment starts from the gradients of the first update", error)
         return
     if is_rank_zero():
-        logger.info("GIAdamW: the second moment begins at the squared gradient of %d batches", count)
+        logger.info("GIAdamW: the second moment starts from the squared gradients of %d batches", count)
 
 
 def _gi_batches(args: TrainingArguments) -> int:
@@ -107,22 +106,22 @@ def _gi_batches(args: TrainingArguments) -> int:
     return int(given)
 
 
-def _start(scheduler: WarmupScheduler, found: CriticalLr) -> None:
-    """Begin the ramp at what was found, and say what that means."""
+def _start_ramp(scheduler: WarmupScheduler, found: CriticalLr) -> None:
+    """Start the ramp at the critical learning rate, and log what that changes."""
     peak_lr, full_steps = max(scheduler.spec.peak_lrs), scheduler.spec.num_warmup_steps
     scheduler.start_at_critical_lr(found.lr)
     if not is_rank_zero():
         return
     if found.lr == 0.0:
-        logger.warning("initial_lr: auto: no step that was tried lowers the loss; the whole warmup stays")
+        logger.warning("initial_lr: auto: no tested step lowered the loss; keeping the full warmup")
         return
-    lines = "initial_lr: auto: critical learning rate %.3g in %d forward passes; warmup %d -> %d updates, %.0f saved"
+    line = "initial_lr: auto: critical learning rate %.3g in %d forward passes; warmup %d -> %d updates, %.0f saved"
     saved = saved_steps(found, peak_lr=peak_lr, warmup_steps=full_steps)
-    logger.info(lines, found.lr, found.forwards, full_steps, scheduler.spec.num_warmup_steps, saved)
+    logger.info(line, found.lr, found.forwards, full_steps, scheduler.spec.num_warmup_steps, saved)
     if found.lr >= peak_lr:
         logger.warning(
-            "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. It "
-            "is no measure of what a warmup gains later (docs/predictors.md); better give initial_lr a number.",
+            "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. A "
+            "warmup may still help later in the run (docs/predictors.md); it is safer to give initial_lr a number.",
             found.lr,
             peak_lr,
         )

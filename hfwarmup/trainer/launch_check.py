@@ -1,17 +1,17 @@
-"""What `accelerate launch` was asked for beside what runs: it falls back in silence, and this says so."""
+"""Compares what `accelerate launch` was asked for with what runs: it falls back silently, and this module warns."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 from accelerate import DistributedType, PartialState
-from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-from accelerate.commands.launch import launch_command_parser
+
+from hfwarmup.trainer.compat import default_launch_config, parse_launch_arguments, processes_in_launch_config
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +20,12 @@ SHARDING = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
 }
-"""What `accelerate launch` sets -> what was asked for. It engages on accelerators only."""
+"""The variable that `accelerate launch` sets -> what the user asked for. It works on accelerators only."""
 
 
 @functools.cache
 def check_launch() -> None:
-    """Warn, once and from rank 0, where this process runs otherwise than `accelerate launch` was asked for.
+    """Warn, once and from rank 0, where this process runs differently from what `accelerate launch` was asked for.
 
     Call it when the process group exists: after the arguments are parsed, or when a Trainer begins.
     """
@@ -37,7 +37,7 @@ def check_launch() -> None:
         distributed_type=state.distributed_type,
         num_processes=state.num_processes,
         launch=find_launch(),
-        default_config=Path(default_config_file),
+        default_config=default_launch_config(),
     ):
         logger.warning("%s", finding)
 
@@ -50,45 +50,31 @@ def launch_findings(
     launch: Sequence[str] | None,
     default_config: Path,
 ) -> list[str]:
-    """One line for each way in which a process runs otherwise than was asked for.
+    """One line for each difference between what was asked for and what runs.
 
     Args:
-        environment: this process's.
+        environment: that of this process.
         distributed_type: what accelerate made of it.
-        num_processes: those that train together.
-        launch: the arguments of `accelerate launch`; None where something else started the process.
+        num_processes: processes that train together.
+        launch: the arguments of `accelerate launch`; None if something else started the process.
         default_config: the file that `accelerate launch` reads when it is given none.
 
     >>> launch_findings({"ACCELERATE_USE_FSDP": "true", "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true"}, launch=None,
     ...                 distributed_type=DistributedType.MULTI_CPU, num_processes=2, default_config=Path("none"))
-    ['FSDP was asked for and does not run: on the CPU every process trains the whole model; take GPUs or a cpu config.']
+    ['FSDP was requested but is inactive on the CPU, where every process trains the whole model; use GPUs, or a CPU \
+config.']
     """
-    on_cpu = distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU)
-    started = int(environment.get("WORLD_SIZE", "1"))
-    asked, config_is_default = _asked(launch, default_config)
+    requested, config_is_default = _requested(launch, default_config)
     findings = []
     if config_is_default:
-        findings.append(f"accelerate launch had no --config_file, and {default_config} decided; pass --config_file.")
-    if started > num_processes:
-        findings.append(
-            f"{started} processes were started and each trains alone: torch sees no GPU; install a torch that fits the "
-            "driver, or set ACCELERATE_USE_CPU=true to train together on the CPU."
-        )
-    elif asked > num_processes:
-        findings.append(
-            f"accelerate launch was asked for {asked} processes and started {num_processes}, as it does on the CPU; "
-            "take launch.sh, or --multi_gpu and ACCELERATE_USE_CPU=true."
-        )
-    for variable, name in SHARDING.items():
-        if on_cpu and environment.get(variable, "").lower() == "true":
-            findings.append(
-                f"{name} was asked for and does not run: on the CPU every process trains the whole model; take GPUs or "
-                "a cpu config."
-            )
+        findings.append(f"accelerate launch got no --config_file and read {default_config}; pass --config_file.")
+    findings += _process_findings(environment, requested, num_processes)
+    if distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        findings += _sharding_findings(environment)
     cpu_is_meant = environment.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
     if distributed_type == DistributedType.MULTI_CPU and not cpu_is_meant:
         findings.append(
-            f"{num_processes} processes train on the CPU, since torch sees no GPU; if that is meant set "
+            f"{num_processes} processes train on the CPU because torch sees no GPU; if you want that, set "
             "ACCELERATE_USE_CPU=true."
         )
     return findings
@@ -104,7 +90,7 @@ def find_launch() -> list[str] | None:
 
 
 def launch_arguments(command: Sequence[str]) -> list[str] | None:
-    """What follows `accelerate launch` in a command; None if it is another one.
+    """What follows `accelerate launch` in a command; None if the command is another one.
 
     >>> launch_arguments(["python", "/venv/bin/accelerate", "launch", "--num_processes", "2", "train.py"])
     ['--num_processes', '2', 'train.py']
@@ -118,13 +104,36 @@ def launch_arguments(command: Sequence[str]) -> list[str] | None:
     return None
 
 
-def _asked(launch: Sequence[str] | None, default_config: Path) -> tuple[int, bool]:
-    """How many processes were asked for, by flag or config file, and whether the config file is the default one."""
+def _requested(launch: Sequence[str] | None, default_config: Path) -> tuple[int, bool]:
+    """How many processes were asked for, by flag or config file, and whether that file is the default one."""
     if launch is None:
         return 1, False
-    arguments = launch_command_parser().parse_args(list(launch))
+    arguments = parse_launch_arguments(launch)
     config_is_default = arguments.config_file is None and default_config.is_file() and not arguments.cpu
-    config_file = str(default_config) if config_is_default else arguments.config_file
+    config_file = default_config if config_is_default else arguments.config_file
     if arguments.num_processes is None and config_file is not None:
-        return load_config_from_file(config_file).num_processes, config_is_default
+        return processes_in_launch_config(config_file), config_is_default
     return arguments.num_processes or 1, config_is_default
+
+
+def _process_findings(environment: Mapping[str, str], requested: int, num_processes: int) -> Iterator[str]:
+    started = int(environment.get("WORLD_SIZE", "1"))
+    if started > num_processes:
+        yield (
+            f"{started} processes were started, but each trains alone because torch sees no GPU; install a torch that "
+            "fits the driver, or set ACCELERATE_USE_CPU=true to train together on the CPU."
+        )
+    elif requested > num_processes:
+        yield (
+            f"accelerate launch was asked for {requested} processes but started {num_processes}, as it does on the "
+            "CPU; use launch.sh, or --multi_gpu with ACCELERATE_USE_CPU=true."
+        )
+
+
+def _sharding_findings(environment: Mapping[str, str]) -> Iterator[str]:
+    for variable, name in SHARDING.items():
+        if environment.get(variable, "").lower() == "true":
+            yield (
+                f"{name} was requested but is inactive on the CPU, where every process trains the whole model; use "
+                "GPUs, or a CPU config."
+            )

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.verdict import MEASURED, READ_AT, diagnose
+from hfwarmup.trainer.compat import put_callback_first
 from hfwarmup.trainer.first_update import unwrapped
 from hfwarmup.trainer.probes import probe_kinds
 from hfwarmup.trainer.probes.base import Moment, Probe
@@ -24,7 +25,7 @@ MARKS = 20
 def watch_warmup(trainer: Trainer, *, sharpness: bool = False) -> WarmupMonitor:
     """Add a WarmupMonitor to a Trainer, before its other callbacks, so that its trackers get the values too."""
     monitor = WarmupMonitor(sharpness=sharpness)
-    trainer.callback_handler.callbacks.insert(0, monitor)
+    put_callback_first(trainer, monitor)
     return monitor
 
 

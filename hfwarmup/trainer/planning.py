@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.planning.durations import Duration
 from hfwarmup.planning.plan import Plan
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import read_map
 from hfwarmup.schedules.named import schedule_names
+from hfwarmup.trainer.compat import TRAINER_STATE_NAME
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -69,13 +70,13 @@ def follow(planned: TrainingArguments, plan: Plan) -> None:
     planned.learning_rate = plan.peak_lr
     planned.warmup_steps = 0 if plan.length_from_beta2 else plan.warmup_steps
     planned.gradient_accumulation_steps = plan.gradient_accumulation_steps
-    setattr(planned, "plan", plan)  # noqa: B010  no field of TrainingArguments: callbacks read it by `plan_of`
+    setattr(planned, "plan", asdict(plan))  # noqa: B010  plain data, since training_args.bin holds it; see `plan_of`
 
 
 def plan_of(args: TrainingArguments) -> Plan | None:
     """The plan that a Trainer's arguments follow, None where they follow none."""
-    plan: Plan | None = getattr(args, "plan", None)
-    return plan
+    plan: dict[str, Any] | None = getattr(args, "plan", None)
+    return None if plan is None else Plan(**{**plan, "warmup": Duration(**plan["warmup"])})
 
 
 def plan_settings(

@@ -1,4 +1,4 @@
-"""What a user sees while a run trains: the Trainer's bars, and a plain line a log entry."""
+"""What a user sees while a run trains: progress bars, and one plain line for each log entry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hfwarmup.measuring.verdict import MEASURED
 logger = logging.getLogger(__name__)
 
 HIDDEN = ("epoch", "total_flos", "eval_runtime", "eval_model_preparation_time")
-"""Keys of a log entry that a line leaves out, beside the speeds and what the monitor measured."""
+"""Keys of a log entry that its line leaves out, as it does speeds and the monitor's measurements."""
 
 
 class LogLines(TrainerCallback):
-    """Says each log entry of the training in one line, from rank 0, but for those of the monitor's measurements alone.
+    """Logs each entry of the training in one line, from rank 0, unless the monitor alone made the entry.
 
-    What is evaluated after the training is the recipe's to say.
+    Evaluations after the training are not logged here; the recipe reports them.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class LogLines(TrainerCallback):
 
 
 class RunProgress(LogLines, ProgressCallback):
-    """The same beside bars of the training and the evaluations."""
+    """LogLines with progress bars for the training and the evaluations."""
 
 
 def progress_of(args: Arguments) -> LogLines:
@@ -60,7 +60,7 @@ def progress_of(args: Arguments) -> LogLines:
 
 
 def show_progress(trainer: Trainer) -> None:
-    """Let a Trainer say its log entries in plain lines instead of printing its dicts."""
+    """Let a Trainer log its entries in plain lines instead of printing dicts."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(progress_of(trainer.args))

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: the command that makes it again, the versions, the device."""
+"""Where a run's numbers come from: the command that repeats it, the versions, the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from hfwarmup.trainer.launch_check import find_launch
 
 LAUNCH_COMMAND = "HFWARMUP_COMMAND"
-"""What launch.sh was called with, quoted for a shell."""
+"""The variable in which launch.sh leaves its own command, quoted for a shell."""
 LAUNCHER_VARIABLES = ("NUM_PROCESSES", "NUM_MACHINES", "ACCELERATE_CONFIG", "MIXED_PRECISION")
 """The variables that decide what launch.sh starts."""
 RECORDED_VARIABLES = (
@@ -51,8 +51,8 @@ def reproducing_command(
 
     Args:
         environment: that of the process; launch.sh leaves its own command there.
-        argv: the interpreter and all that followed it.
-        launch: the arguments of `accelerate launch`, if it started the process.
+        argv: the interpreter and everything after it.
+        launch: the arguments of `accelerate launch`; None if something else started the process.
         folder: the working folder; paths below it become relative.
         world_size: processes that train together.
 
@@ -73,12 +73,13 @@ def reproducing_command(
         variables = {"ACCELERATE_USE_CPU": "true"} if on_cpu else {}
         words = ["accelerate", "launch", *launch]
     elif "TORCHELASTIC_RUN_ID" in environment:
-        machines = world_size // int(environment["LOCAL_WORLD_SIZE"])
-        words = ["torchrun", f"--nnodes={machines}", f"--nproc_per_node={environment['LOCAL_WORLD_SIZE']}"]
+        per_machine = environment["LOCAL_WORLD_SIZE"]
+        words = ["torchrun", f"--nnodes={world_size // int(per_machine)}", f"--nproc_per_node={per_machine}"]
         words += [word for word in argv[1:] if word != "-u"]
     else:
         words = ["python", *argv[1:]]
-    return " ".join(_shell_word(word, folder) for word in [*(f"{k}={v}" for k, v in variables.items()), *_open(words)])
+    assignments = [f"{name}={value}" for name, value in variables.items()]
+    return " ".join(_shell_word(word, folder) for word in [*assignments, *_masked(words)])
 
 
 def describe_environment(args: TrainingArguments, model: torch.nn.Module) -> dict[str, Any]:
@@ -103,18 +104,21 @@ def describe_environment(args: TrainingArguments, model: torch.nn.Module) -> dic
     }
 
 
-def _open(words: Sequence[str]) -> list[str]:
-    """The words without what is nobody's business: values of secrets, addresses of machines."""
-    shown = []
+def _masked(words: Sequence[str]) -> list[str]:
+    """The words with secrets and addresses of machines masked, in `--flag value` and in `--flag=value`."""
+    masked = []
     for before, word in zip(["", *words], words, strict=False):
         flag, equals, _ = word.partition("=")
-        if _SECRET.fullmatch(before) or _HOST.fullmatch(before):
-            shown.append("***" if _SECRET.fullmatch(before) else "$MAIN_PROCESS_IP")
-        elif equals and (_SECRET.fullmatch(flag) or _HOST.fullmatch(flag)):
-            shown.append(f"{flag}=" + ("***" if _SECRET.fullmatch(flag) else "$MAIN_PROCESS_IP"))
-        else:
-            shown.append(word)
-    return shown
+        mask_of_flag = _mask(flag) if equals else None
+        masked.append(_mask(before) or (f"{flag}={mask_of_flag}" if mask_of_flag else word))
+    return masked
+
+
+def _mask(flag: str) -> str | None:
+    """What replaces the value of `flag`; None if the value may be shown."""
+    if _SECRET.fullmatch(flag):
+        return "***"
+    return "$MAIN_PROCESS_IP" if _HOST.fullmatch(flag) else None
 
 
 def _shell_word(word: str, folder: Path) -> str:
@@ -125,7 +129,7 @@ def _shell_word(word: str, folder: Path) -> str:
 
 
 def installed_version(package: str) -> str:
-    """The version of a package, or that it is not installed."""
+    """The version of a package, or `not installed`."""
     try:
         return version(package)
     except PackageNotFoundError:

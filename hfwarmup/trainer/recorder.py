@@ -1,4 +1,4 @@
-"""The record of a run, kept in its folder while it is made: how it was begun, its log, its learning rates."""
+"""Records a run in its folder while it trains: how it was started, its log, its learning rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hfwarmup.run_folder.files import (
     LOG,
     RUN,
     append_log,
-    begins,
+    command_history,
     log_line,
     read_learning_rates,
     write_atomically,
@@ -33,14 +33,15 @@ logger = logging.getLogger(__name__)
 
 
 class RunRecorder(TrainerCallback):
-    """Records a run in its folder, from rank 0, so that it can be read while it is still being made.
+    """Records a run in its folder, from rank 0, so that it can be read while it still trains.
 
-    When the training begins `run.json`: the command, the plan with its reasons, the schedule, versions and device.
-    `log.jsonl`: a line a log entry, as it happens. `learning_rates.csv`, at every checkpoint and at the end: update,
-    planned, applied; at the end all ranks compare what they applied, and a difference is an error. A resumed run goes
-    on from what its checkpoint has.
+    * `run.json`, when the training begins: the command, the plan with its reasons, the schedule, versions and device.
+    * `log.jsonl`, at once: one line for each log entry.
+    * `learning_rates.csv`, at every checkpoint and at the end: update, planned, applied. At the end all ranks compare
+      the rates that they applied, and a difference is an error.
 
-    The plan is the one that the Trainer's arguments follow; put it behind a Replan.
+    A resumed run continues the record of its checkpoint. The plan is that of the Trainer's arguments, so a Replan
+    callback must come before this one.
     """
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class RunRecorder(TrainerCallback):
         if not is_rank_zero():
             return
         entry = {**(logs or {}), "step": state.global_step}
-        if self._log is None:  # an evaluation before the training, which begins the log
+        if self._log is None:  # an evaluation before the training
             self._early.append(entry)
             return
         append_log(self._log, entry)
@@ -87,7 +88,7 @@ class RunRecorder(TrainerCallback):
         self._rows.append((state.global_step, planned, applied))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save:  # before the checkpoint, so that none is without its rows when the run is killed
+        if control.should_save:  # before the checkpoint: a run killed in between must not lack the rows
             self._write_rates(args)
 
     def on_epoch_end(
@@ -109,8 +110,8 @@ class RunRecorder(TrainerCallback):
         dist.all_gather_object(checksums, checksum)
         if len(set(checksums)) > 1:
             raise RunStopped(
-                f"the ranks applied different learning rates (checksums {checksums}); "
-                "look for an optimizer or callback that depends on the rank."
+                f"the ranks applied different learning rates (checksums {checksums}); look for an optimizer or a "
+                "callback that depends on the rank."
             )
         if is_rank_zero():
             logger.info("all %d ranks applied the same %d learning rates", len(checksums), len(self._rows))
@@ -122,15 +123,13 @@ class RunRecorder(TrainerCallback):
     def _describe(
         self, path: Path, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        """What `run.json` holds; on a resumed run the commands before it stay."""
-        scheduler = own_scheduler(kwargs)
-        plan = plan_of(args)
-        earlier = (
-            json.loads(path.read_text(encoding="utf-8"))["commands"] if state.global_step and path.exists() else []
-        )
+        """What `run.json` holds. A resumed run keeps the earlier commands."""
+        scheduler, plan = own_scheduler(kwargs), plan_of(args)
+        resumed = state.global_step and path.exists()
+        earlier = json.loads(path.read_text(encoding="utf-8"))["commands"] if resumed else []
         return {
             "begun": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commands": begins(earlier, state.global_step, command_of_this_process(args.world_size)),
+            "commands": command_history(earlier, state.global_step, command_of_this_process(args.world_size)),
             "max_steps": state.max_steps,
             "warmup_steps": planned_warmup_steps(args, state, kwargs),
             "peak_lr": highest_peak_lr(kwargs["optimizer"]),

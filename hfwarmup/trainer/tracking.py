@@ -1,4 +1,4 @@
-"""The plan in the experiment trackers that a Trainer reports to: hyperparameters, and the schedule as a picture."""
+"""Shows the plan in a Trainer's experiment trackers: as hyperparameters, and the schedule as a picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from transformers.integrations import TensorBoardCallback, TrackioCallback
 from hfwarmup.optim.scheduler import WarmupScheduler
 from hfwarmup.planning.plan import Plan
 from hfwarmup.reporting.curves import plot_learning_rates
+from hfwarmup.trainer.compat import callbacks_of
 from hfwarmup.trainer.planning import plan_of
 from hfwarmup.trainer.running import own_scheduler
 
@@ -21,11 +22,11 @@ PICTURE = "warmup/schedule"
 
 
 def track_plan(trainer: Trainer) -> None:
-    """Show the plan and the schedule's curve in TensorBoard and Trackio, where `report_to` names them.
+    """Show the plan and the schedule's curve in TensorBoard and Trackio, if `report_to` names them.
 
-    Without a tracker of these, and without a plan, nothing is done.
+    Without one of these trackers, or without a plan, this does nothing.
     """
-    trainer.add_callback(PlanTracker(trainer.callback_handler.callbacks))
+    trainer.add_callback(PlanTracker(callbacks_of(trainer)))
 
 
 class PlanTracker(TrainerCallback):
@@ -51,7 +52,7 @@ class PlanTracker(TrainerCallback):
 
 
 def hyperparameters(plan: Plan) -> dict[str, float | str]:
-    """What a tracker can sort runs by.
+    """The values by which a tracker can sort runs.
 
     >>> from hfwarmup.planning.plan import plan_run
     >>> hyperparameters(plan_run(learning_rate=1e-3, warmup="5%", total_steps=200, global_batch_size=16))
@@ -86,7 +87,7 @@ def _draw(folder: Path, scheduler: WarmupScheduler) -> Path:
 def _write_to_tensorboard(writer: Any, plan: Plan, picture: Path | None) -> None:
     from torch.utils.tensorboard.summary import hparams
 
-    # As SummaryWriter.add_hparams does, which would put them into a run of their own.
+    # SummaryWriter.add_hparams does the same, but starts a run of its own for them.
     experiment, session, _ = hparams(hyperparameters(plan), {"eval/loss": 0.0, "train/loss": 0.0})
     for summary in (experiment, session):
         writer.file_writer.add_summary(summary)

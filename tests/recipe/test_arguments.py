@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import re
+import subprocess
+import sys
 
 import pytest
+import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
@@ -495,3 +499,30 @@ def test_every_process_has_the_batches_that_accelerate_gives_it(num_processes, d
 
 def test_max_steps_is_the_number_of_updates(training):
     assert planned_updates(training(max_steps=7, num_train_epochs=100), 1_000_000) == 7
+
+
+OPENED = """
+import sys
+sys.modules["hfwarmup"] = None  # as where it is not installed
+import torch
+args = torch.load("training_args.bin", weights_only=False)
+print(type(args).__name__, args.lr_scheduler_type, args.learning_rate, args.warmup_steps)
+"""
+
+
+def test_what_a_checkpoint_holds_opens_without_this_package(tmp_path):
+    *_, args = parse_arguments(
+        *TYPES, argv=["--output_dir", "run", "--use_cpu", "true", "--max_steps", "100", "--lr_scheduler_type", "noam"]
+    )
+    warmup = WarmupArguments(warmup="10", reference_batch_size=4)
+    planned = planned_arguments(args, warmup, plan_training(args, warmup, num_samples=64))
+    torch.save(planned, tmp_path / "training_args.bin")
+    opened = subprocess.run([sys.executable, "-c", OPENED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert opened.stdout == "TrainingArguments noam 0.002 20\n"
+
+
+def test_a_copy_keeps_its_class_and_its_settings():
+    *_, args = parse_arguments(*TYPES, argv=["--output_dir", "run", "--use_cpu", "true"])
+    for made in (copy.copy(args), copy.deepcopy(args)):
+        assert type(made) is RecipeArguments
+        assert made.settings == args.settings

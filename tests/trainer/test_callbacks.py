@@ -121,8 +121,9 @@ def weights_only(make_trainer, probe, tmp_path):
 def test_a_resumed_run_does_not_warm_up_a_second_time_in_silence(policy, weights_only, probe):
     _, resumed, checkpoint = weights_only(lr_scheduler_kwargs={"on_schedule_change": policy})
     said = (
-        "the checkpoint at update 4 has no state of the schedule (save_only_model?): the warmup would begin anew; "
-        "start a new run from its weights, or pass on_schedule_change=config to go on at update 4."
+        "the checkpoint at update 4 was saved without the scheduler's state (save_only_model?), so resuming "
+        "would repeat the warmup; start a new run from its weights, or pass on_schedule_change=config to continue at "
+        "update 4."
     )
     with pytest.raises(ValueError, match=rf"\A{re.escape(said)}\Z"):
         resumed.train(resume_from_checkpoint=checkpoint)
@@ -133,7 +134,7 @@ def test_a_schedule_whose_state_was_not_saved_can_go_on_where_the_run_is(weights
     whole, resumed, checkpoint = weights_only(lr_scheduler_kwargs={"on_schedule_change": "config"})
     resumed.train(resume_from_checkpoint=checkpoint)
     assert probe.rates == whole[4:]
-    assert any("goes on at update 4, at learning rate 0.000666667, while" in line for line in caplog.messages)
+    assert any("continues at update 4, at learning rate 0.000666667, and" in line for line in caplog.messages)
 
 
 def test_a_plateau_whose_state_was_not_saved_cannot_go_on(weights_only, blocks):
@@ -143,7 +144,7 @@ def test_a_plateau_whose_state_was_not_saved_cannot_go_on(weights_only, blocks):
         eval_strategy="steps",
         trainer={"eval_dataset": blocks(8)},
     )
-    with pytest.raises(ValueError, match=r"would begin anew; start a new run from its weights\.\Z"):
+    with pytest.raises(ValueError, match=r"would repeat the warmup; start a new run from its weights\.\Z"):
         resumed.train(resume_from_checkpoint=checkpoint)
 
 

@@ -34,6 +34,18 @@ args = planned_arguments(args, warmup, plan_training(args, warmup, num_samples=l
 Trainer(model=model, args=args, train_dataset=data).train()
 raise SystemExit("trained")
 """
+STREAM = """
+import sys
+import torch
+from transformers import Trainer, TrainingArguments
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield {"x": 1}
+
+args = TrainingArguments(sys.argv[sys.argv.index("--output_dir") + 1], max_steps=1, use_cpu=True, report_to="none")
+Trainer(torch.nn.Linear(1, 1), args, train_dataset=Stream()).train()
+"""
 CONFIG = """\
 output_dir: never
 lr_scheduler_type: gradual_warmup
@@ -157,8 +169,16 @@ def test_a_config_that_is_not_there_is_said_at_once(folder):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import torch\n", r"mine.py: find-lr measures in a Trainer, and this script imports none\.$"),
-        ("from transformers import Trainer\n", r"mine.py: ended without training, so nothing was measured\.$"),
+        (
+            "FACTS = {'trainer': False}\n",
+            r"mine.py: find-lr measures in a Trainer, but this script trains without one\.$",
+        ),
+        (
+            STREAM,
+            r"mine.py: the training data is a stream, so no batch can be read before the training; "
+            r"find-lr cannot measure here\.$",
+        ),
+        ("import torch\n", r"mine.py: the script ended before a Trainer trained, so nothing was measured\.$"),
     ],
 )
 def test_a_script_that_does_not_train_is_an_error(tmp_path, source, message):

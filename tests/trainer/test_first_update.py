@@ -98,8 +98,8 @@ def test_a_critical_learning_rate_above_the_peak_leaves_no_warmup_and_says_so(ma
     assert probe.rates == [1e-3] * 8
     lines = [record.getMessage() for record in caplog.records]
     assert any(re.fullmatch(r"initial_lr: auto: critical .* warmup 6 -> 0 updates, -?\d saved", line) for line in lines)
-    assert any(line.endswith("so there is no warmup. It is no measure of what a warmup gains later "
-               "(docs/predictors.md); better give initial_lr a number.") for line in lines)  # fmt: skip
+    assert any(line.endswith("so there is no warmup. A warmup may still help later in the run (docs/predictors.md); it "
+               "is safer to give initial_lr a number.") for line in lines)  # fmt: skip
 
 
 def test_a_resumed_run_does_not_measure_again(make_trainer, probe, tmp_path, monkeypatch):
@@ -160,7 +160,7 @@ def make_line_trainer(make_trainer):
     return make
 
 
-STREAMS = "the training data only streams, so there are no batches to measure first"
+STREAMS = "the training data is a stream, so no batch can be read before the training"
 NO_LABELS = "Line does not take this data by itself (Line.forward() got an unexpected keyword argument 'labels')"
 
 
@@ -188,7 +188,7 @@ def test_gi_adamw_without_first_batches_begins_at_its_first_update(
         before = [weight.detach().clone() for weight in trainer.model.parameters()]
         trainer.train()
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"GIAdamW: {reason}; the second moment begins at the first update's own gradients"]
+    assert said == [f"GIAdamW: {reason}; the second moment starts from the gradients of the first update"]
     largest = max((w - b).abs().max().item() for w, b in zip(trainer.model.parameters(), before, strict=True))
     assert largest == pytest.approx(1e-3 * math.sqrt(1 - 0.99), rel=0.3)  # where AdamW's is 1e-3; a few are less alike
 

@@ -98,7 +98,7 @@ def test_the_rest_of_an_epoch_may_be_a_single_micro_batch(make_trainer, blocks):
 
 def test_a_gradient_with_the_scalers_factor_is_not_taken(monkeypatch):
     state = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU)
-    monkeypatch.setattr("hfwarmup.trainer.probes.gradient_noise.AcceleratorState", lambda: state)
+    monkeypatch.setattr("hfwarmup.trainer.compat.AcceleratorState", lambda: state)
     assert [gradients_are_whole(SimpleNamespace(fp16=fp16)) for fp16 in (False, True)] == [True, False]
     state.distributed_type = DistributedType.FSDP
     assert not gradients_are_whole(SimpleNamespace(fp16=False))

@@ -25,20 +25,20 @@ ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 USE_FSDP, USE_DEEPSPEED = {"ACCELERATE_USE_FSDP": "true"}, {"ACCELERATE_USE_DEEPSPEED": "true"}
 
 FEWER = (
-    "accelerate launch was asked for 2 processes and started 1, as it does on the CPU; take launch.sh, or --multi_gpu "
-    "and ACCELERATE_USE_CPU=true."
+    "accelerate launch was asked for 2 processes but started 1, as it does on the CPU; use launch.sh, or --multi_gpu "
+    "with ACCELERATE_USE_CPU=true."
 )
 ALONE = (
-    "2 processes were started and each trains alone: torch sees no GPU; install a torch that fits the driver, or set "
-    "ACCELERATE_USE_CPU=true to train together on the CPU."
+    "2 processes were started, but each trains alone because torch sees no GPU; install a torch that fits the driver, "
+    "or set ACCELERATE_USE_CPU=true to train together on the CPU."
 )
-NOT_MEANT = "2 processes train on the CPU, since torch sees no GPU; if that is meant set ACCELERATE_USE_CPU=true."
+NOT_MEANT = "2 processes train on the CPU because torch sees no GPU; if you want that, set ACCELERATE_USE_CPU=true."
 
 
 def not_sharded(name):
     return (
-        f"{name} was asked for and does not run: on the CPU every process trains the whole model; take GPUs or a cpu "
-        "config."
+        f"{name} was requested but is inactive on the CPU, where every process trains the whole model; use GPUs, or a "
+        "CPU config."
     )
 
 
@@ -97,7 +97,7 @@ def test_what_runs_beside_what_was_asked_for(environment, distributed_type, num_
 def test_a_default_config_that_decides_is_said(launch, said, tmp_path):
     default = tmp_path / "default_config.yaml"
     default.write_text((CONFIGS / "cpu.yaml").read_text())
-    message = f"accelerate launch had no --config_file, and {default} decided; pass --config_file."
+    message = f"accelerate launch got no --config_file and read {default}; pass --config_file."
     assert launch_findings(
         ON_CPU, distributed_type=NO, num_processes=1, launch=launch.split(), default_config=default
     ) == ([message] if said else [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from itertools import repeat
 import pytest
 import torch
 import transformers.trainer
-from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, get_scheduler
+from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 import hfwarmup
@@ -193,40 +194,85 @@ def test_trl_applies_a_name_and_nothing_else(name, tiny_llama, probe, tmp_path):
 
 # Pickles
 
-LOAD_BOTH = """
+WITHOUT_HFWARMUP = """
 import sys, torch
-assert "hfwarmup" not in sys.modules
+from importlib.abc import MetaPathFinder
+
+class NotInstalled(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "hfwarmup":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
 args = torch.load(sys.argv[1], weights_only=False)
-print(args.lr_scheduler_type.value, args.lr_scheduler_kwargs)
+print(type(args.lr_scheduler_type).__name__, args.lr_scheduler_type, type(args.optim).__name__, args.optim)
+print(args.to_dict()["lr_scheduler_type"], args.lr_scheduler_kwargs)
+"""
+
+IN_ANOTHER_PROCESS = """
+import pickle, sys, torch
+assert "hfwarmup" not in sys.modules
+with open(sys.argv[1], "rb") as file:
+    args, callback = pickle.load(file)
 from transformers import get_scheduler
 optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
 print(get_scheduler(args.lr_scheduler_type, optimizer, 2, 4, args.lr_scheduler_kwargs).get_last_lr())
-try:
-    torch.load(sys.argv[2], weights_only=False)
-except ValueError as error:
-    print(error)
 """
 
 
-def test_training_args_bin_loads_in_a_process_that_never_registered(tmp_path, monkeypatch):
-    monkeypatch.setattr(named, "_factories", {})
-    hfwarmup.register("pickled_schedule", lambda *, peak_lr, **_: lambda _: peak_lr)
-    for name, options in {"gradual_warmup": {"initial_lr": 0.25}, "pickled_schedule": None, "linear": None}.items():
-        args = TrainingArguments(
-            output_dir="run", lr_scheduler_type=name, lr_scheduler_kwargs=options, use_cpu=True, report_to="none"
-        )
-        torch.save(args, tmp_path / f"{name}.bin")
-        back = torch.load(tmp_path / f"{name}.bin", weights_only=False)
-        assert back.lr_scheduler_type is SchedulerType(name)
-    script = [sys.executable, "-c", LOAD_BOTH, tmp_path / "gradual_warmup.bin", tmp_path / "pickled_schedule.bin"]
-    result = subprocess.run(script, capture_output=True, text=True, timeout=120)
+def run_program(program: str, *words) -> list[str]:
+    """The lines that a program prints in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == [
+    return result.stdout.splitlines()
+
+
+def test_training_args_bin_opens_where_hfwarmup_is_not_installed(tmp_path):
+    own = {"lr_scheduler_type": "gradual_warmup", "lr_scheduler_kwargs": {"initial_lr": 0.25}, "optim": "gi_adamw"}
+    torch.save(TrainingArguments("run", use_cpu=True, report_to="none", **own), tmp_path / "training_args.bin")
+    assert run_program(WITHOUT_HFWARMUP, tmp_path / "training_args.bin") == [
+        "str gradual_warmup str gi_adamw",
         "gradual_warmup {'initial_lr': 0.25}",
-        "[0.25]",
-        "these arguments use the schedule 'pickled_schedule'; "
-        "call hfwarmup.register('pickled_schedule', factory) first.",
     ]
+
+
+@pytest.mark.parametrize("name", ["gradual_warmup", "mine"])
+def test_training_args_bin_trains_with_the_same_schedule(name, mine, make_trainer, tiny_llama, blocks, probe, tmp_path):
+    trainer = make_trainer(probe, lr_scheduler_type=name, warmup_steps=4, optim="gi_adamw")
+    torch.save(trainer.args, tmp_path / "training_args.bin")
+    trainer.train()
+    before, probe.rates = probe.rates, []
+    args = torch.load(tmp_path / "training_args.bin", weights_only=False)
+    again = Trainer(tiny_llama(), args, train_dataset=blocks(8), callbacks=[probe])
+    assert (again.args.lr_scheduler_type, again.args.optim) == (SchedulerType(name), trainer.args.optim)
+    again.train()
+    assert probe.rates == before
+    assert type(again.optimizer.optimizer) is hfwarmup.GIAdamW
+    again.create_model_card()  # it reads lr_scheduler_type.value
+
+
+def test_a_schedule_of_transformers_stays_a_member():
+    args = TrainingArguments("run", lr_scheduler_type="cosine", use_cpu=True)
+    assert pickle.loads(pickle.dumps(args)).lr_scheduler_type is SchedulerType.COSINE
+
+
+def test_a_pickled_trainer_finds_its_names_in_another_process(tmp_path):
+    args = TrainingArguments(
+        "run", lr_scheduler_type="gradual_warmup", lr_scheduler_kwargs={"initial_lr": 0.25}, use_cpu=True
+    )
+    (tmp_path / "trainer.pkl").write_bytes(pickle.dumps((args, WarmupCallback())))
+    assert run_program(IN_ANOTHER_PROCESS, tmp_path / "trainer.pkl") == ["[0.25]"]
+
+
+def test_a_schedule_that_this_process_did_not_register_is_one_line(make_trainer, tiny_llama):
+    args = make_trainer().args
+    args.lr_scheduler_type = "of_another_process"
+    message = (
+        "lr_scheduler_type='of_another_process' is not registered; call "
+        "hfwarmup.register('of_another_process', factory) first."
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        Trainer(tiny_llama(), args)
 
 
 # A user's own schedule
@@ -380,7 +426,7 @@ def test_a_plateau_resumes_with_all_its_counters(step, make_trainer, blocks, pro
 
 def test_a_plateau_without_evaluations_is_an_error(make_trainer):
     trainer = make_trainer(**{**PLATEAU, "eval_strategy": "no"})
-    message = "schedule 'warmup_plateau' listens to an evaluation; set eval_strategy to 'steps' or 'epoch'."
+    message = "schedule 'warmup_plateau' needs evaluations; set eval_strategy to 'steps' or 'epoch'."
     with pytest.raises(ValueError, match=exactly(message)):
         trainer.train()
 
@@ -413,7 +459,7 @@ def test_a_plateau_listens_to_one_of_several_evaluation_sets(order, make_trainer
 def test_a_warmup_of_no_steps_is_said(name, make_trainer, caplog):
     make_trainer(lr_scheduler_type=name, max_steps=1).train()
     assert warnings_of(caplog) == [
-        f"schedule {name!r} has no warmup, since warmup_steps is 0; set for example warmup_steps=0.05 (5%)."
+        f"schedule {name!r} has no warmup because warmup_steps is 0; set e.g. warmup_steps=0.05 (5%)."
     ]
 
 
@@ -436,8 +482,8 @@ class Meddler(TrainerCallback):
 
 
 MEDDLED = (
-    "update 2 ran at learning rate 0.5, the schedule 'gradual_warmup' says 0.00050005 (parameter group 0): something "
-    "else set it; look for a second scheduler, a callback or a DeepSpeed config."
+    "update 2 used learning rate 0.5, but schedule 'gradual_warmup' says 0.00050005 (parameter group 0); look for a "
+    "second scheduler, a callback or a DeepSpeed config that sets it."
 )
 
 
@@ -474,7 +520,7 @@ def test_a_scheduler_given_to_the_trainer_replaces_the_name_and_that_is_said(mak
     make_trainer(probe, trainer=trainer, lr_scheduler_type="gradual_warmup", warmup_steps=4).train()
     assert probe.rates == [0.25] * 8
     assert warnings_of(caplog) == [
-        "lr_scheduler_type=gradual_warmup does not run: ConstantLR took its place; remove the scheduler from the "
+        "lr_scheduler_type=gradual_warmup is not used, because ConstantLR replaces it; remove the scheduler from the "
         "DeepSpeed config or from the Trainer's `optimizers`."
     ]
 

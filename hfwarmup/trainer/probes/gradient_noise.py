@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 
 from hfwarmup.measuring.noise_scale import NoiseScale, noise_and_signal
+from hfwarmup.trainer.compat import parameters_are_sharded
 from hfwarmup.trainer.probes.base import Moment, Probe
 from hfwarmup.trainer.probes.micro_batches import MicroBatchGradients
 
@@ -74,5 +73,4 @@ class GradientNoise(Probe):
 
 def gradients_are_whole(args: TrainingArguments) -> bool:
     """Whether a backward pass leaves the gradient of its own batch: not scaled, and not spread over the ranks."""
-    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    return not args.fp16 and AcceleratorState().distributed_type not in sharded
+    return not args.fp16 and not parameters_are_sharded()
