@@ -89,8 +89,6 @@ class RecipeArguments(TrainingArguments):
 
         The `settings` stay out; they are in the run's config.yaml.
         """
-        library = next(
-            kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] in ("transformers", "trl")
-        )
+        libraries = (kind for kind in type(self).__mro__ if kind.__module__.startswith(("transformers.", "trl.")))
         state = {name: value for name, value in vars(self).items() if name != "settings"}
-        return copyreg.__newobj__, (library,), state  # type: ignore[attr-defined]
+        return copyreg._reconstructor, (next(libraries), object, None), state  # type: ignore[attr-defined]
