@@ -252,7 +252,7 @@ def main() -> None:
     train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
 
     # 6. Results: greedy summaries and their scores beside three guesses, model, pictures.
-    args.predict_with_generate = True
+    trainer.args.predict_with_generate = True
     own, metrics = summarize(trainer, validation)
     moved = [validation[index - len(validation) // 2]["input_ids"] for index in range(len(validation))]
     shuffled = [{**row, "input_ids": source} for row, source in zip(validation, moved, strict=True)]
