@@ -14,7 +14,7 @@ import typer
 from hfwarmup.errors import UserError
 from hfwarmup.planning.aliases import moved_to
 from hfwarmup.planning.config import load_config, unknown_key
-from hfwarmup.planning.recipe_files import find_script, packs_blocks
+from hfwarmup.planning.recipe_files import Facts, facts_of, find_script
 from hfwarmup.planning.settings import PlanSettings
 
 WITH_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -91,8 +91,8 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
     """What decides the plan of a recipe; without the recipe's script, samples are taken to be of block_size tokens."""
-    packed = script is None or packs_blocks(script)
-    tokens = settings.get("block_size") if packed else None
+    facts = Facts(tokens_per_sample="block_size") if script is None else facts_of(script)
+    tokens = settings.get(facts.tokens_per_sample or "")
     return PlanSettings.pick({**settings, "tokens_per_sample": tokens})
 
 

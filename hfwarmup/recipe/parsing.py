@@ -18,6 +18,7 @@ from hfwarmup.planning.arguments import read_map
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsed_input import Given
+from hfwarmup.trainer.registration import register
 
 
 def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -26,6 +27,7 @@ def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[An
     RecipeArguments among them get `settings`: every value as it was read, with its origin. Prints all that is wrong,
     one line each, from the first process of each machine, and exits with status 1 when something is.
     """
+    register()  # so that lr_scheduler_type takes the names of this package
     try:
         return read_arguments(types, sys.argv[1:] if argv is None else argv)
     except UserError as error:

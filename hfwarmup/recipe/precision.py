@@ -48,7 +48,7 @@ def choose_precision(device: torch.device) -> tuple[Precision, str]:
     return "fp32", f"no faster precision is known to be safe on {device.type}"
 
 
-def settle_compile(
+def resolve_compile(
     training: TrainingArguments, model: nn.Module, batch: dict[str, torch.Tensor], *, total_steps: int
 ) -> str:
     """Decide `torch_compile: auto` for a run and say why: one batch is timed, and rank 0 decides for all ranks."""
