@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from hfwarmup.errors import UserError
 
@@ -91,3 +93,49 @@ def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list
         seen = engines.integers(30, life) if truncate else life
         fleet.append(Engine(features=np.column_stack([settings, readings])[:seen], rul=(life - cycles)[:seen]))
     return fleet
+
+
+class Windows(torch.utils.data.Dataset):
+    """Windows of the series of some engines, each with the RUL after its last cycle: `windows`, `labels`.
+
+    A series that is shorter than a window begins with copies of its first cycle.
+
+    Args:
+        engines: the series.
+        mean: of each feature, over the training engines; features are z-normalised with `mean` and `std`.
+        std: of each feature, over the training engines.
+        window_cycles: cycles of a window.
+        window_stride: cycles from one window to the next, counted back from the end of a series.
+        max_rul: cycles at which the RUL is clipped (Heimes 2008).
+        last_only: only the window at the end of each series, as in the tests of C-MAPSS.
+    """
+
+    def __init__(
+        self,
+        engines: list[Engine],
+        *,
+        mean: np.ndarray,
+        std: np.ndarray,
+        window_cycles: int,
+        window_stride: int,
+        max_rul: int,
+        last_only: bool = False,
+    ) -> None:
+        windows, labels = [], []
+        for engine in engines:
+            features = (engine.features - mean) / std
+            missing = max(0, window_cycles - len(features))
+            features = np.concatenate([np.repeat(features[:1], missing, axis=0), features])
+            cut = np.lib.stride_tricks.sliding_window_view(features, window_cycles, axis=0).swapaxes(1, 2)
+            first = len(cut) - 1 if last_only else (len(cut) - 1) % window_stride
+            ends = slice(first, None, window_stride)
+            windows.append(cut[ends])
+            labels.append(engine.rul[-len(cut) :][ends])
+        self.windows = torch.from_numpy(np.concatenate(windows).astype(np.float32))
+        self.labels = torch.from_numpy(np.concatenate(labels).astype(np.float32)).clamp(max=max_rul)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"windows": self.windows[index], "labels": self.labels[index]}

@@ -54,12 +54,14 @@ class Loop:
     Args:
         run: what `plan` was called on.
         args: what it returned.
-        accelerator: has prepared the next four.
+        accelerator: has prepared what follows.
         model: what is trained.
         optimizer: its groups exist already.
         scheduler: a WarmupScheduler, prepared.
         eval_loader: for the progress bar of an evaluation.
-        tokenizer: is saved with the model.
+
+    Raises:
+        UserError: `args` follow no plan.
     """
 
     def __init__(
@@ -72,14 +74,13 @@ class Loop:
         optimizer: Any,
         scheduler: Any,
         eval_loader: DataLoader,
-        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         plan = plan_of(args)
         if plan is None:
             raise UserError("the loop's arguments follow no plan; give it what run.plan(…) returned.")
         total_steps = plan.total_steps
         self._args, self._accelerator = args, accelerator
-        self._model, self._scheduler, self._tokenizer = model, scheduler, tokenizer
+        self._model, self._scheduler = model, scheduler
         self._control, self._state = TrainerControl(), TrainerState()
         if run.checkpoint is not None:
             accelerator.load_state(run.checkpoint)
@@ -88,7 +89,7 @@ class Loop:
         self._state.max_steps, self._state.is_world_process_zero = total_steps, accelerator.is_main_process
         self._state.compute_steps(args, total_steps)
         callbacks = [DefaultFlowCallback(), *run.callbacks()]
-        self._callbacks = CallbackHandler(callbacks, model, tokenizer, optimizer, scheduler)
+        self._callbacks = CallbackHandler(callbacks, model, None, optimizer, scheduler)
         self._callbacks.eval_dataloader = eval_loader
         self._first_update = self._state.global_step
         self._begun = self._seconds = 0.0
@@ -156,15 +157,15 @@ class Loop:
         self._callbacks.on_train_end(self._args, self._state, self._control)
         self._seconds = time.perf_counter() - self._begun
 
-    def finish(self, metrics: dict[str, float], *, summary: str) -> None:
-        """Save the model, metrics, pictures and model card, and say where they are; `summary` is one line."""
+    def finish(self, metrics: dict[str, float], *, summary: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Save model, tokenizer, metrics, pictures and model card, and say where they are; `summary` is one line."""
         self._callbacks.on_evaluate(self._args, self._state, self._control, metrics)
         weights = self._accelerator.get_state_dict(self._model)  # on every rank: shards are gathered
         if not self._accelerator.is_main_process:
             return
         folder = Path(str(self._args.output_dir))
         self._accelerator.unwrap_model(self._model).save_pretrained(folder, state_dict=weights)
-        self._tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         updates = self._state.global_step - self._first_update
         speed = {"train_runtime": self._seconds, "train_steps_per_second": updates / self._seconds}
         (folder / "all_results.json").write_text(json.dumps({**speed, **metrics}, indent=4, sort_keys=True) + "\n")

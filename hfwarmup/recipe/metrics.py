@@ -177,24 +177,37 @@ def load_metric(name: str) -> evaluate.Metric:
         ) from error
 
 
+def compute_metrics(names: Sequence[str], *, predictions: Any, references: Any) -> dict[str, float]:
+    """The values of the metrics of these names, in one dict.
+
+    >>> compute_metrics(["mse", "mae"], predictions=[1.0, 4.0], references=[1.0, 2.0])
+    {'mse': 2.0, 'mae': 1.0}
+    """
+    return _compute([load_metric(name) for name in names], predictions, references)
+
+
 def compute_metrics_with(names: Sequence[str], *, is_regression: bool) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The `compute_metrics` of a Trainer that classifies or predicts one number: the metrics of these names.
+    """The `compute_metrics` of a Trainer that predicts a class, or one number: the metrics of these names.
 
     >>> accuracy = compute_metrics_with(["accuracy"], is_regression=False)
     >>> accuracy(EvalPrediction(predictions=np.array([[0.1, 0.9], [0.8, 0.2]]), label_ids=np.array([1, 1])))
     {'accuracy': 0.5}
     """
-    metrics = [load_metric(name) for name in names]
+    metrics = [load_metric(name) for name in names]  # now: an unknown name must not end the training
 
     def compute(evaluated: EvalPrediction) -> dict[str, float]:
         outputs = evaluated.predictions[0] if isinstance(evaluated.predictions, tuple) else evaluated.predictions
         predictions = outputs.squeeze(-1) if is_regression else outputs.argmax(-1)
-        values: dict[str, float] = {}
-        for metric in metrics:
-            values |= metric.compute(predictions=predictions, references=evaluated.label_ids) or {}
-        return values
+        return _compute(metrics, predictions, evaluated.label_ids)
 
     return compute
+
+
+def _compute(metrics: Sequence[evaluate.Metric], predictions: Any, references: Any) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for metric in metrics:
+        values |= metric.compute(predictions=predictions, references=references) or {}
+    return values
 
 
 def _class_counts(predictions: Sequence[int], references: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from datasets import DatasetDict
+
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import DataArguments
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -43,6 +47,39 @@ def documented_functions(source: str) -> Iterator[tuple[Function, str]]:
             yield node, docstring
 
 
+def find_pairs(source: str) -> Iterator[tuple[str, str]]:
+    """Each function of a Python source that has a docstring and code after it, as (prompt, completion).
+
+    The prompt goes from `def` to the closing quotes of the docstring, the completion from the line break there to the
+    end of the function, so that no token lies across. Both are dedented.
+
+    >>> list(find_pairs('class A:\\n    def one(self):\\n        "One."\\n        return 1\\n'))
+    [('def one(self):\\n    "One."', '\\n    return 1')]
+    """
+    lines = source.split("\n")
+    for function, _ in documented_functions(source):
+        first, last, docstring = function.lineno - 1, function.end_lineno, function.body[0]
+        if lines[docstring.end_lineno - 1].encode()[docstring.end_col_offset :].strip():
+            continue  # code on the line of the docstring
+        indent = lines[first][: function.col_offset]
+        prompt, body = (
+            "\n".join(line.removeprefix(indent) for line in part).rstrip()
+            for part in (lines[first : docstring.end_lineno], lines[docstring.end_lineno : last])
+        )
+        yield prompt, "\n" + body
+
+
+def split_words(code: str) -> str:
+    """The words of a piece of code in lower case, with identifiers split (Alon et al. 2019, code2seq, section 5).
+
+    A word then has the same tokens in code and in prose, so that a model can copy it.
+
+    >>> split_words("def _parse_HTTPHeader2(self, rawLine):")
+    'def parse http header 2 self raw line'
+    """
+    return " ".join(re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", code)).lower()
+
+
 def find_rows(
     documents: DatasetDict,
     find: Callable[..., Iterable[Sequence[Any]]],
@@ -69,6 +106,7 @@ def find_rows(
         batch_size=64,
         remove_columns=documents["train"].column_names,
         fn_kwargs={"find": find, "columns": list(columns), "read": list(read)},
+        desc="Searching",
     )
 
 
@@ -100,3 +138,10 @@ def drop_repeated(splits: DatasetDict, keys: Callable[[dict[str, Any]], set[Hash
             seen |= of_row
         kept[split] = rows.select(indices)
     return kept
+
+
+def check_not_empty(splits: DatasetDict, data: DataArguments, what: str) -> None:
+    """Raise UserError for a split without rows; `what` is the name of a row."""
+    for split, rows in splits.items():
+        if len(rows) == 0:
+            raise UserError(f"dataset={data.dataset}: the {split} split has no {what}; give more files.")
