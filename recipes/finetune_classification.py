@@ -54,7 +54,7 @@ class CheckpointArguments(ModelArguments):
 
     new_if_missing: bool = field(
         default=False,
-        metadata={"help": "when the folder `model` is missing, build a new one of model_type with config_overrides"},
+        metadata={"help": "when the folder `model` is missing, build a new model of model_type with config_overrides"},
     )
 
     def __post_init__(self) -> None:

@@ -49,8 +49,10 @@ class CheckpointArguments(ModelArguments):
         super().__post_init__()
         match Path(self.model).parts:
             case ("runs", recipe, run, *_) if not Path(self.model, "config.json").is_file():
-                command = f"./launch.sh {recipe} --config configs/{recipe}/{run}.yaml"
-                raise UserError(f"model={self.model}: there is no checkpoint yet; make it with {command}")
+                raise UserError(
+                    f"model={self.model}: there is no checkpoint yet; run {recipe} first, with "
+                    f"configs/{recipe}/{run}.yaml."
+                )
 
 
 @dataclass(kw_only=True)

@@ -54,7 +54,7 @@ class SummaryArguments:
     max_target_tokens: int = field(default=32, metadata={"help": "tokens of a summary, 2 or more"})
 
     def __post_init__(self) -> None:
-        check_number("max_target_tokens", self.max_target_tokens, low=2)  # one token, and the end
+        check_number("max_target_tokens", self.max_target_tokens, low=2, whole=True)  # one token, and the end
 
 
 @dataclass(kw_only=True)

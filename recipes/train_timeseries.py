@@ -57,9 +57,9 @@ class TimeSeriesArguments:
     def __post_init__(self) -> None:
         check_number("validation_fraction", self.validation_fraction, low=0, high=1, above=True, below=True)
         check_number("dropout", self.dropout, low=0, high=1, below=True)
-        check_number("num_units", self.num_units, low=2)  # one to train on and one to validate on
+        check_number("num_units", self.num_units, low=2, whole=True)  # one to train on and one to validate on
         for name in ("num_test_units", "window_cycles", "window_stride", "max_rul", "hidden_size"):
-            check_number(name, getattr(self, name), low=1)
+            check_number(name, getattr(self, name), low=1, whole=True)
         if self.data_folder:
             find_cmapss(self.data_folder, self.subset)
 

@@ -1,4 +1,4 @@
-"""Training that takes a run which is at its end already as it is."""
+"""Train a run to its end, or load what is finished already."""
 
 from __future__ import annotations
 

@@ -58,13 +58,14 @@ def find_pairs(source: str) -> Iterator[tuple[str, str]]:
     """
     lines = source.split("\n")
     for function, _ in documented_functions(source):
-        first, last, docstring = function.lineno - 1, function.end_lineno, function.body[0]
-        if lines[docstring.end_lineno - 1].encode()[docstring.end_col_offset :].strip():
-            continue  # code on the line of the docstring
+        docstring = function.body[0]
+        first, middle, last = function.lineno - 1, docstring.end_lineno or 0, function.end_lineno
+        if lines[middle - 1].encode()[docstring.end_col_offset :].strip():
+            continue  # there is code on the line of the docstring
         indent = lines[first][: function.col_offset]
         prompt, body = (
             "\n".join(line.removeprefix(indent) for line in part).rstrip()
-            for part in (lines[first : docstring.end_lineno], lines[docstring.end_lineno : last])
+            for part in (lines[first:middle], lines[middle:last])
         )
         yield prompt, "\n" + body
 

@@ -49,7 +49,7 @@ def test_nothing_is_overwritten_and_a_second_recipe_joins(folder):
     run("pretrain_clm")
     Path("pretrain_clm.py").write_text("mine")
     again = run("pretrain_clm")
-    assert again.exception.code == "error: pretrain_clm.py: there already, and other; nothing was copied."
+    assert again.exception.code == "error: pretrain_clm.py: already exists with different content; nothing was copied."
     assert Path("pretrain_clm.py").read_text() == "mine"
     assert run("pretrain_mlm").exit_code == 0
     assert {"pretrain_clm.py", "pretrain_mlm.py"} <= listing(folder)

@@ -262,7 +262,7 @@ def test_a_given_tokenizer_is_loaded_and_an_ignored_setting_said(arguments, toke
     given = DataArguments(tokenizer=str(tmp_path), vocab_size=999, uncased=True)
     loaded = build_tokenizer(given, Dataset.from_dict({"text": []}))
     assert loaded.get_vocab() == tokenizer.get_vocab()
-    assert f"uncased=true is ignored: tokenizer={tmp_path} is as it was trained." in caplog.messages
+    assert f"uncased=true is ignored: tokenizer={tmp_path} is used as it was trained." in caplog.messages
     assert f"vocab_size=999 is ignored: tokenizer={tmp_path} has its own." in caplog.messages
 
 

@@ -88,7 +88,7 @@ def test_compiling_pays_on_a_run_that_is_long_enough(device, run_seconds, pays, 
 
 def test_a_cpu_without_a_compiler_does_not_compile(monkeypatch):
     monkeypatch.setattr(precision.shutil, "which", lambda _: None)
-    reason = "compiling for the CPU needs a C++ compiler, and there is none"
+    reason = "compiling for the CPU needs a C++ compiler, and none is installed"
     assert choose_compile(CPU, step_seconds=1.0, total_steps=10**6) == (False, reason)
     assert choose_compile(CUDA, step_seconds=1.0, total_steps=10**6)[0]
 

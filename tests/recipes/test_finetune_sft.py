@@ -87,8 +87,8 @@ def test_the_pairs_of_a_source(source, expected):
 
 def test_a_source_of_another_language_has_no_pairs():
     good = 'def one():\n    "One."\n    return 1\n'
-    written = RECIPE["write_pairs"]({"text": ["print 'Python 2'", "a\0b", good]})
-    assert written == {"prompt": ['def one():\n    "One."'], "completion": ["\n    return 1"]}
+    found = [list(find_pairs(source)) for source in ("print 'Python 2'", "a\0b", good)]
+    assert found == [[], [], [('def one():\n    "One."', "\n    return 1")]]
 
 
 @functools.cache
@@ -311,15 +311,15 @@ def test_every_config_is_read(config, tmp_path):
 MISTAKES = [
     (
         ("--model", "runs/pretrain_clm/nowhere"),
-        "model=runs/pretrain_clm/nowhere: there is no checkpoint yet; make it with "
-        "./launch.sh pretrain_clm --config configs/pretrain_clm/nowhere.yaml",
+        "model=runs/pretrain_clm/nowhere: there is no checkpoint yet; run pretrain_clm first, with "
+        "configs/pretrain_clm/nowhere.yaml.",
     ),
     (("--max_length", "64"), "max_length=64: block_size is the length here; give block_size."),
     (
         ("--torch_compile", "auto"),
-        "torch_compile=auto times batches of one length, and pairs differ; give true or false.",
+        "torch_compile=auto needs batches of one length, and pairs differ; give true or false.",
     ),
-    (("--lora_rank", "0"), "lora_rank=0 < 1: nothing would be trained; give for example 16."),
+    (("--lora_rank", "0"), "lora_rank=0: give a whole number from 1."),
 ]
 
 
