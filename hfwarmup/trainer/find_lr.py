@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import runpy
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
 from hfwarmup.measuring.preserving_state import undisturbed
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
+from hfwarmup.planning.recipe_files import trains_with_trainer
 from hfwarmup.trainer.first_batches import FirstBatches
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
 from hfwarmup.trainer.registration import in_every_trainer, register
@@ -62,8 +62,8 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
     Raises:
         UserError: the script builds no Trainer, or ended without training.
     """
-    if not _imports_a_trainer(script):
-        raise UserError(f"{script}: find-lr measures in a Trainer, and this script imports none.")
+    if not trains_with_trainer(script):
+        raise UserError(f"{script}: find-lr measures in a Trainer, and FACTS of this script say that it uses none.")
     register()
     with tempfile.TemporaryDirectory() as folder, in_every_trainer(_finder(range_updates)):
         ours = ["--output_dir", folder, "--report_to", "none", "--torch_compile", "false", "--resume", "never"]
@@ -126,11 +126,3 @@ def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches
             with torch.no_grad():
                 for parameter, weight in zip(parameters, weights, strict=True):
                     parameter.copy_(weight)
-
-
-def _imports_a_trainer(script: Path) -> bool:
-    tree = ast.parse(script.read_text(encoding="utf-8"))
-    names = [
-        alias.name for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names
-    ]
-    return any(name.endswith("Trainer") for name in names)

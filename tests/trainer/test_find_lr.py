@@ -156,7 +156,10 @@ def test_a_config_that_is_not_there_is_said_at_once(folder):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import torch\n", r"mine.py: find-lr measures in a Trainer, and this script imports none\.$"),
+        (
+            "FACTS = {'trainer': False}\n",
+            r"mine.py: find-lr measures in a Trainer, and FACTS of this script say that it uses none\.$",
+        ),
         ("from transformers import Trainer\n", r"mine.py: ended without training, so nothing was measured\.$"),
     ],
 )
