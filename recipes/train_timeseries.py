@@ -3,7 +3,7 @@
     ./launch.sh train_timeseries --config configs/train_timeseries/cmapss_like.yaml [--key value …]
 
 The data are NASA's C-MAPSS files, or by default a simulated fleet in their layout: engines that run to failure, one row
-a cycle. A script to copy and change: arguments, data, model, plan, training, results, in this order.
+a cycle. A script to copy and change. Its steps: arguments, data, model, plan, training, results.
 """
 
 from __future__ import annotations
@@ -11,39 +11,34 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from transformers import EvalPrediction, Trainer, default_data_collator, set_seed
+from transformers import EvalPrediction, Trainer, default_data_collator
 
-import hfwarmup
-from hfwarmup.errors import UserError
-from hfwarmup.planning.arguments import WarmupArguments
-from hfwarmup.recipe.arguments import RecipeArguments
-from hfwarmup.recipe.console import run_recipe, speak_from_rank_zero
-from hfwarmup.recipe.parsing import parse_arguments
-from hfwarmup.recipe.precision import settle_compile
-from hfwarmup.recipe.run import finish_run, train_to_end
-from hfwarmup.recipe.run_config import KeepConfig
-from hfwarmup.run_folder.checkpoints import find_checkpoint
-from hfwarmup.trainer.non_finite import NonFiniteGuard
-from hfwarmup.trainer.planning import plan_training, planned_arguments
-from hfwarmup.trainer.recorder import RunRecorder
-from hfwarmup.trainer.replan import Replan
-from hfwarmup.trainer.tracking import track_plan
+from hfwarmup.recipe import (
+    NUM_FEATURES,
+    Engine,
+    RecipeArguments,
+    Run,
+    WarmupArguments,
+    Windows,
+    check_number,
+    find_cmapss,
+    parse_arguments,
+    read_cmapss,
+    run_recipe,
+    simulate_fleet,
+)
 
 logger = logging.getLogger("hfwarmup.recipe")
 
-NUM_SETTINGS, NUM_SENSORS = 3, 21
-NUM_FEATURES = NUM_SETTINGS + NUM_SENSORS  # after the columns unit and cycle
-LATE_CYCLES, EARLY_CYCLES = 10.0, 13.0  # PHM08: a prediction of too long a life costs more
+LATE_CYCLES, EARLY_CYCLES = 10.0, 13.0  # PHM08: to predict too long a life costs more
 
 
 @dataclass(kw_only=True)
 class TimeSeriesArguments:
-    """Which engines, how a window is cut from their series, and how wide the model is."""
+    """Which engines, how windows are cut from their series, and how wide the model is."""
 
     data_folder: str = field(
         default="",
@@ -51,7 +46,7 @@ class TimeSeriesArguments:
     )
     subset: str = field(default="FD001", metadata={"help": "which of the files: FD001, FD002, FD003 or FD004"})
     num_units: int = field(default=200, metadata={"help": "engines of the simulated fleet, 2 or more"})
-    num_test_units: int = field(default=100, metadata={"help": "further ones, stopped before their failure"})
+    num_test_units: int = field(default=100, metadata={"help": "further engines, which stop before their failure"})
     validation_fraction: float = field(default=0.2, metadata={"help": "share of the training engines, in (0, 1)"})
     window_cycles: int = field(default=30, metadata={"help": "cycles that the model sees"})
     window_stride: int = field(default=1, metadata={"help": "cycles from one window to the next"})
@@ -60,85 +55,22 @@ class TimeSeriesArguments:
     dropout: float = field(default=0.3, metadata={"help": "share of the channels dropped around the LSTM, in [0, 1)"})
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction={self.validation_fraction} is not in (0, 1); give for example 0.2.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout={self.dropout} is not in [0, 1); give for example 0.3.")
-        if self.num_units < 2:
-            raise UserError(f"num_units={self.num_units} < 2: none is left to validate on; raise num_units.")
+        check_number("validation_fraction", self.validation_fraction, low=0, high=1, above=True, below=True)
+        check_number("dropout", self.dropout, low=0, high=1, below=True)
+        check_number("num_units", self.num_units, low=2, whole=True)  # one to train on and one to validate on
         for name in ("num_test_units", "window_cycles", "window_stride", "max_rul", "hidden_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} < 1; raise {name}.")
-        missing = [path for path in self.files() if not path.is_file()]
-        if missing:
-            raise UserError(f"data_folder={self.data_folder}: no {missing[0].name}; unpack C-MAPSS there, or omit it.")
-
-    def files(self) -> list[Path]:
-        """The three files of the subset; none for a simulated fleet."""
-        names = (f"{kind}_{self.subset}.txt" for kind in ("train", "test", "RUL"))
-        return [Path(self.data_folder).expanduser() / name for name in names] if self.data_folder else []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """One engine's series."""
-
-    features: np.ndarray
-    """(cycles, NUM_FEATURES): settings and sensors"""
-    rul: np.ndarray
-    """(cycles,): cycles left after each one"""
-
-
-def read_engines(rows: np.ndarray, final_rul: np.ndarray | None = None) -> list[Engine]:
-    """Engines from a table in the C-MAPSS layout: unit, cycle, 3 settings, 21 sensors.
-
-    `final_rul` has each unit's RUL at its last row, in the order of the units; None: every series ends with failure.
-    """
-    engines = []
-    for index, unit in enumerate(np.unique(rows[:, 0])):
-        own = rows[rows[:, 0] == unit]
-        own = own[np.argsort(own[:, 1], kind="stable")]
-        last_rul = 0.0 if final_rul is None else final_rul[index]
-        engines.append(Engine(features=own[:, 2:], rul=last_rul + own[-1, 1] - own[:, 1]))
-    return engines
-
-
-def simulate_fleet(num_units: int, *, seed: int, truncate: bool = False) -> list[Engine]:
-    """Run-to-failure series of `num_units` engines, as in FD001: one operating condition, one way to fail.
-
-    An engine of life L ~ U(128, 362) cycles starts with wear w ~ U(0, 0.05) that nobody has measured, and its damage
-    grows exponentially to 1 at failure, as in Saxena et al. 2008 (Damage Propagation Modeling, PHM08):
-    d(t) = w + (1 - w) (e^(k t/L) - 1) / (e^k - 1) with k ~ U(4, 5). Fourteen sensors follow it, five only make noise,
-    two stand still: sensor_j(t) = offset_j + scale_j (gain_j d(t) + b_j s(t) + noise), with |gain_j| in [0.5, 1], two
-    operating settings s(t), standard normal in each cycle, b_j ~ N(0, 0.1^2) and noise ~ N(0, 0.3^2).
-
-    The sensors' constants are the same for every seed. `truncate` ends each series at a cycle before its failure, the
-    30th or a later one, as in the test files.
-    """
-    sensors, engines = np.random.default_rng(0), np.random.default_rng(seed)
-    gains = sensors.uniform(0.5, 1.0, NUM_SENSORS) * sensors.choice([-1.0, 1.0], NUM_SENSORS)
-    gains[14:] = 0.0
-    loads = sensors.normal(0.0, 0.1, (2, NUM_SENSORS))
-    offsets, scales = sensors.uniform(1.0, 1000.0, NUM_SENSORS), sensors.uniform(0.1, 10.0, NUM_SENSORS)
-    fleet = []
-    for _ in range(num_units):
-        life, growth, wear = engines.integers(128, 363), engines.uniform(4.0, 5.0), engines.uniform(0.0, 0.05)
-        cycles = np.arange(1, life + 1)
-        damage = wear + (1.0 - wear) * np.expm1(growth * cycles / life) / np.expm1(growth)
-        settings = np.column_stack([engines.normal(size=(life, 2)), np.full(life, 100.0)])
-        noise = engines.normal(0.0, 0.3, (life, NUM_SENSORS))
-        readings = offsets + scales * (damage[:, None] * gains + settings[:, :2] @ loads + noise)
-        readings[:, -2:] = offsets[-2:]
-        seen = engines.integers(30, life) if truncate else life
-        fleet.append(Engine(features=np.column_stack([settings, readings])[:seen], rul=(life - cycles)[:seen]))
-    return fleet
+            check_number(name, getattr(self, name), low=1, whole=True)
+        if self.data_folder:
+            find_cmapss(self.data_folder, self.subset)
 
 
 def load_engines(data: TimeSeriesArguments, seed: int) -> tuple[list[Engine], list[Engine], list[Engine]]:
-    """Engines to train, validate and test on, none in two of them; no config was tuned on the simulated test ones."""
+    """The engines to train, validate and test on; no engine is in two of them.
+
+    No config of this recipe was tuned on the simulated test engines.
+    """
     if data.data_folder:
-        train, test, rul = (np.loadtxt(path, ndmin=1) for path in data.files())
-        engines, tested = read_engines(train), read_engines(test, rul)
+        engines, tested = read_cmapss(data.data_folder, data.subset)
     else:
         engines = simulate_fleet(data.num_units, seed=seed + 1)
         tested = simulate_fleet(data.num_test_units, seed=seed + 1000, truncate=True)
@@ -147,39 +79,8 @@ def load_engines(data: TimeSeriesArguments, seed: int) -> tuple[list[Engine], li
     return [engines[i] for i in order[held_out:]], [engines[i] for i in order[:held_out]], tested
 
 
-class Windows(torch.utils.data.Dataset):
-    """Windows of `window_cycles` cycles with the RUL after the last one, clipped at `max_rul`: `windows`, `labels`.
-
-    One every `window_stride` cycles, counted back from a series' end, or with `last_only` only the one at the end, as
-    the tests of C-MAPSS have it. A series shorter than a window is continued to the left with its first cycle. Features
-    are z-normalised with `mean` and `std`, those of the training engines.
-    """
-
-    def __init__(
-        self, engines: list[Engine], data: TimeSeriesArguments, *, mean: np.ndarray, std: np.ndarray, last_only=False
-    ) -> None:
-        windows, labels = [], []
-        for engine in engines:
-            features = (engine.features - mean) / std
-            missing = max(0, data.window_cycles - len(features))
-            features = np.concatenate([np.repeat(features[:1], missing, axis=0), features])
-            cut = np.lib.stride_tricks.sliding_window_view(features, data.window_cycles, axis=0).swapaxes(1, 2)
-            first = len(cut) - 1 if last_only else (len(cut) - 1) % data.window_stride
-            ends = slice(first, None, data.window_stride)
-            windows.append(cut[ends])
-            labels.append(engine.rul[-len(cut) :][ends])
-        self.windows = torch.from_numpy(np.concatenate(windows).astype(np.float32))
-        self.labels = torch.from_numpy(np.concatenate(labels).astype(np.float32)).clamp(max=data.max_rul)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"windows": self.windows[index], "labels": self.labels[index]}
-
-
 class RulModel(nn.Module):
-    """CNN, BiLSTM and attention over the cycles of a window. It returns a dict with `loss`: all that Trainer asks for.
+    """CNN, BiLSTM, and attention over the cycles of a window. It returns a dict with `loss`, all that a Trainer needs.
 
     The loss is the mean squared error in units of `max_rul`; `predictions` are in cycles.
     """
@@ -226,7 +127,7 @@ def rul_metrics(prediction: EvalPrediction | tuple[np.ndarray, np.ndarray]) -> d
 
 
 def baseline_metrics(train: Windows, test: Windows) -> dict[str, dict[str, float]]:
-    """Two answers that need no network: least squares on a window's last cycle, and the training windows' mean RUL."""
+    """Two predictions without a network: least squares on the last cycle of a window, and the mean RUL in training."""
 
     def last_cycle(windows: Windows) -> np.ndarray:
         return np.column_stack([windows.windows[:, -1].numpy(), np.ones(len(windows))])
@@ -238,40 +139,31 @@ def baseline_metrics(train: Windows, test: Windows) -> dict[str, dict[str, float
 
 
 ARGUMENTS = (TimeSeriesArguments, WarmupArguments, RecipeArguments)
+FACTS = {"tokens_per_sample": None, "trainer": True}
 
 
 def main() -> None:
-    # 1. Arguments: the YAML file of --config, then flags.
-    hfwarmup.register()
+    # 1. Arguments: the YAML file of --config, then flags, which win.
     data_args, warmup_args, args = parse_arguments(*ARGUMENTS)
-    speak_from_rank_zero()
-    checkpoint = find_checkpoint(args.output_dir, args.resume)
-    set_seed(args.seed)
+    run = Run(args, warmup_args)
 
     # 2. Data: split by engine, normalised by what the training engines show.
     engines = load_engines(data_args, args.data_seed or 0)
     seen = np.concatenate([engine.features for engine in engines[0]])
     mean, std = seen.mean(axis=0), seen.std(axis=0)
-    std[std < 1e-8 * np.abs(mean) + 1e-12] = 1.0  # a sensor that does not move
-    train, validation = (Windows(part, data_args, mean=mean, std=std) for part in engines[:2])
-    test = Windows(engines[2], data_args, mean=mean, std=std, last_only=True)
+    std[std < 1e-8 * np.abs(mean) + 1e-12] = 1.0  # a sensor that never changes
+    cut = {name: getattr(data_args, name) for name in ("window_cycles", "window_stride", "max_rul")}
+    train, validation = (Windows(part, mean=mean, std=std, **cut) for part in engines[:2])
+    test = Windows(engines[2], mean=mean, std=std, last_only=True, **cut)
+    logger.info("%d engines to train on, %d to validate on, %d to test on", *map(len, engines))
 
     # 3. Model: any nn.Module that returns its loss.
     model = RulModel(data_args.hidden_size, data_args.max_rul, data_args.dropout)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    cut = f"{len(train)} windows of {len(engines[0])} engines, validation {len(validation)} of {len(engines[1])}"
-    logger.info("CNN + BiLSTM + attention, %d parameters; %s, test %d engines", size, cut, len(test))
-    logger.info("%s", args.precision_reason)
 
     # 4. Plan: peak learning rate and warmup at the real global batch; then whether compiling pays.
-    plan = plan_training(args, warmup_args, num_samples=len(train), checkpoint=checkpoint)
-    planned = planned_arguments(args, warmup_args, plan)
-    logger.info("%s", plan)
-    sample = default_data_collator([train[i] for i in range(min(args.train_batch_size, len(train)))])
-    logger.info("%s", settle_compile(planned, model, sample, total_steps=plan.total_steps))
+    planned = run.plan(model, train)
 
-    # 5. Training.
-    replan = Replan(args, warmup_args, num_samples=len(train))
+    # 5. Training, without the monitor, which measures models of transformers.
     trainer = Trainer(
         model=model,
         args=planned,
@@ -279,26 +171,19 @@ def main() -> None:
         eval_dataset=validation,
         data_collator=default_data_collator,
         compute_metrics=rul_metrics,
-        callbacks=[replan, NonFiniteGuard(), RunRecorder(), KeepConfig()],
     )
-    track_plan(trainer)
-    train_metrics = train_to_end(trainer, checkpoint, total_steps=plan.total_steps)
+    run.train(trainer, monitor=False)
 
-    # 6. Results: model, metrics beside the baselines', pictures.
+    # 6. Results: model, metrics beside those of the baselines, pictures.
     metrics = trainer.evaluate()
     metrics |= trainer.predict(test, metric_key_prefix="test").metrics
     for split, windows in {"eval": validation, "test": test}.items():
         baselines = baseline_metrics(train, windows)
         metrics |= {f"{split}_{name}_{key}": value for name, row in baselines.items() for key, value in row.items()}
     rows = {"model": {key: metrics[f"test_{key}"] for key in ("rmse", "phm08")}, **baselines}
-    finish_run(
-        trainer,
-        train_metrics=train_metrics,
-        eval_metrics=metrics,
-        summary="test RMSE in cycles and PHM08 score: "
-        + ", ".join(f"{name} {row['rmse']:.1f} and {row['phm08']:.0f}" for name, row in rows.items())
-        + "; the baseline is a linear regression on the last cycle, mean the training engines' RUL",
-    )
+    scores = ", ".join(f"{name} {row['rmse']:.1f} and {row['phm08']:.0f}" for name, row in rows.items())
+    note = "the baseline is a linear regression on the last cycle, mean the mean RUL of the training engines"
+    run.finish(trainer, metrics, summary=f"test RMSE in cycles and PHM08 score: {scores}; {note}")
 
 
 if __name__ == "__main__":

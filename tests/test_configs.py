@@ -7,28 +7,18 @@ test_launch.py, those of SLURM in test_slurm.py.
 from __future__ import annotations
 
 import json
-import runpy
-import sys
-import sysconfig
-import warnings
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-from accelerate.state import AcceleratorState
 from ruamel.yaml import YAML
+from small_runs import folder_of_runs, run_two_updates
 
+from hfwarmup.planning.recipe_files import facts_of, find_recipe
 from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*/*.yaml") if path.parent.name != "accelerate")
-PACKAGE = Path(sysconfig.get_path("stdlib"), "asyncio")  # about thirty files with docstrings
-TEXT = {"dataset": PACKAGE, "dataset_config": "", "tokenizer": "", "vocab_size": 600, "block_size": 64}
-TEXT |= {"tokenize_workers": 0}
-TABLE = {"dataset": "table.csv", "block_size": 16, "vocab_size": 300}
-FLEET = {"num_units": 4, "num_test_units": 2}
-SMALL = {"finetune_classification": TABLE, "train_timeseries": FLEET}
 SMALL_GPT2 = {"config_overrides": '{"n_embd": 32, "n_layer": 1, "n_head": 2}'}
 
 pytestmark = pytest.mark.usefixtures("own_process_state")
@@ -37,12 +27,7 @@ pytestmark = pytest.mark.usefixtures("own_process_state")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where the runs go: the configs name it relative to the folder in which they are run."""
-    folder = tmp_path_factory.mktemp("configs")
-    rows = [f"it was {('good', 'bad')[i % 2]} number {i},{('yes', 'no')[i % 2]}" for i in range(60)]
-    (folder / "table.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    with folder_of_runs(tmp_path_factory.mktemp("configs")) as folder:
         yield folder
 
 
@@ -56,14 +41,8 @@ def run_of(config: Path, folder: Path) -> Path:
     match Path(settings.get("model", "")).parts:
         case ("runs", earlier, name):
             run_of(ROOT / "configs" / earlier / f"{name}.yaml", folder)
-    flags = {"config": config, "max_steps": 2, "use_cpu": "true", "disable_tqdm": "true", **SMALL.get(recipe, TEXT)}
-    flags |= {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 32}
-    if settings.get("model_type") == "gpt2" and "config_overrides" not in settings:
-        flags |= SMALL_GPT2
-    AcceleratorState._reset_state(reset_partial_state=True)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(sys, "argv", [recipe, *(f"--{name}={value}" for name, value in flags.items())])
-        runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
+    is_gpt2 = settings.get("model_type") == "gpt2" and "config_overrides" not in settings
+    run_two_updates(find_recipe(recipe), config, **(SMALL_GPT2 if is_gpt2 else {}))
     return run
 
 
@@ -76,3 +55,5 @@ def test_a_config_runs_for_two_updates(config, folder):
     baselines = [name for name in results if "_baseline_" in name]
     assert baselines
     assert all(name.replace("baseline_", "") in results for name in baselines)
+    in_tokens = json.loads((run / "run.json").read_text())["plan"]["warmup_tokens"] is not None
+    assert in_tokens == (facts_of(find_recipe(config.parent.name)).tokens_per_sample is not None)

@@ -1,4 +1,4 @@
-"""`hfwarmup init`: a recipe of one's own."""
+"""`hfwarmup init`: copy a recipe, to change it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hfwarmup.planning.recipe_files import CONFIGS, config_folder, find_recipe
 
 
 def init(
-    recipe: Annotated[str, typer.Argument(help="a recipe of `hfwarmup list`", show_default=False)],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to; it is made if it is not there")] = Path(),
+    recipe: Annotated[str, typer.Argument(help="the name of a recipe; `hfwarmup list` shows them", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where the copies go; made if missing")] = Path(),
 ) -> None:
-    """Copy a recipe and its configs, to run them there and to change them. Nothing is overwritten."""
+    """Copy a recipe and its configs, so that you can run and change them there. No file is overwritten."""
     script = find_recipe(recipe)
     copies = {script: folder / script.name}
     for source in sorted([*config_folder(recipe).glob("*.yaml"), *(CONFIGS / "accelerate").glob("*.yaml")]):
@@ -23,7 +23,7 @@ def init(
     texts = {target: source.read_text(encoding="utf-8") for source, target in copies.items()}
     changed = [target for target, text in texts.items() if target.exists() and _differs(target, text)]
     if changed:
-        raise UserError(f"{', '.join(map(str, changed))}: there already, and other; nothing was copied.")
+        raise UserError(f"{', '.join(map(str, changed))}: already exists with different content; nothing was copied.")
     for target, text in texts.items():
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`hfwarmup list`: what there is by name."""
+"""`hfwarmup list`: the recipes and the schedules."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from hfwarmup.planning.arguments import DataArguments, ModelArguments
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.parsed_input import ParsedInput
 from hfwarmup.planning.ranges import RANGES, range_mistakes
-from hfwarmup.planning.recipe_files import find_script, packs_blocks
+from hfwarmup.planning.recipe_files import Facts, facts_of, find_script
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import defaults_of, hints_of
 
@@ -82,13 +82,14 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
 
     Other settings are the recipe's own matter. Raises UserError with every mistake.
     """
-    hints = hints_of(*PLAN_ARGUMENTS)
+    script = find_script(config)
+    tokens = None if script is None else facts_of(script).tokens_per_sample
+    hints = {**({tokens: int} if tokens else {}), **hints_of(*PLAN_ARGUMENTS)}
     given = ParsedInput([*words, "--config", str(config)], hints, strict=False)
     for setting, mistake in range_mistakes({name: given.values.get(name) for name in RANGES if name in hints}):
         given.add_conflict(mistake, setting)
     if given.findings:
         raise UserError(*given.findings)
-    script = find_script(config)
     defaults = {} if script is None else defaults_of(ModelArguments, DataArguments)
     settings = pick_settings({**defaults, **given.values}, script)
     for setting, mistake in [*settings.mistakes(), *_optimizer_mistakes(settings.optim)]:
@@ -112,5 +113,6 @@ def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
     """The settings that decide the plan of a recipe; without a script, a sample is taken to have block_size tokens."""
-    tokens = settings.get("block_size") if script is None or packs_blocks(script) else None
+    facts = Facts(tokens_per_sample="block_size") if script is None else facts_of(script)
+    tokens = settings.get(facts.tokens_per_sample or "")
     return PlanSettings.pick({**settings, "tokens_per_sample": tokens})

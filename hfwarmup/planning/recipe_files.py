@@ -1,4 +1,7 @@
-"""Where the recipes and their configs are: beside the package in a checkout, inside it when it is installed."""
+"""Where the recipes and their configs are, and what a recipe says of itself without being run.
+
+They are beside the package in a checkout, and inside it when it is installed.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import ast
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = (_PACKAGE / "_recipes").is_dir()
@@ -17,10 +24,21 @@ RECIPES = _PACKAGE / "_recipes" if _INSTALLED else _PACKAGE.parent / "recipes"
 CONFIGS = _PACKAGE / "_configs" if _INSTALLED else _PACKAGE.parent / "configs"
 
 _HEADER = re.compile(r"# recipe: (\w+)")
+_SHARED = {kind.__name__: kind for kind in (DataArguments, ModelArguments, WarmupArguments)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a recipe declares about itself, in a literal `FACTS` at the level of its module."""
+
+    tokens_per_sample: str | None = None
+    """the setting that holds the number of tokens of each sample; None where samples differ, or have no tokens"""
+    trainer: bool = True
+    """whether a Trainer of transformers trains the model"""
 
 
 def recipe_names() -> list[str]:
-    """The recipes, in alphabetical order.
+    """The names of the recipes, in alphabetical order.
 
     >>> "pretrain_clm" in recipe_names()
     True
@@ -29,7 +47,7 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Path:
-    """The script of the recipe `name`; ValueError with the nearest name when there is none.
+    """The script of the recipe `name`. Raises UserError, with the nearest name, when there is none.
 
     >>> find_recipe("pretrain_clm").name
     'pretrain_clm.py'
@@ -41,7 +59,7 @@ def find_recipe(name: str) -> Path:
 
 
 def config_folder(name: str) -> Path:
-    """The folder with the configs of the recipe `name`; ValueError as in `find_recipe`.
+    """The folder with the configs of the recipe `name`. Raises UserError as `find_recipe` does.
 
     >>> (config_folder("pretrain_clm") / "smoke.yaml").is_file()
     True
@@ -50,10 +68,10 @@ def config_folder(name: str) -> Path:
 
 
 def recipe_of(config: Path) -> str | None:
-    """The recipe that a config is for, None where it cannot be told.
+    """The name of the recipe that a config is for, or None when neither its content nor its place tells.
 
-    A run's own config.yaml says it in its first line, `# recipe: pretrain_clm`; any other is in the folder of its
-    recipe, `configs/pretrain_clm/`.
+    The config.yaml of a run names its recipe in the first line, `# recipe: pretrain_clm`. Any other config lies in the
+    folder of its recipe, `configs/pretrain_clm/`.
 
     >>> recipe_of(config_folder("pretrain_clm") / "smoke.yaml")
     'pretrain_clm'
@@ -63,10 +81,9 @@ def recipe_of(config: Path) -> str | None:
 
 
 def find_script(config: Path) -> Path | None:
-    """The script that a config is for, None where it cannot be told: see `recipe_of`.
+    """The script that a config is for, or None when it cannot be told; see `recipe_of`.
 
-    A copy of one's own, `X/mine.py` or `X/recipes/mine.py` for `X/configs/mine/run.yaml`, comes before the recipe of
-    that name in the package.
+    For `X/configs/mine/run.yaml` it is `X/mine.py`, else `X/recipes/mine.py`, else the recipe `mine` of the package.
 
     >>> find_script(config_folder("pretrain_clm") / "smoke.yaml").name
     'pretrain_clm.py'
@@ -79,7 +96,7 @@ def find_script(config: Path) -> Path | None:
 
 
 def _named_in(config: Path) -> str | None:
-    """The recipe of the header of a run's own config."""
+    """The recipe that the first line of a run's own config names."""
     if not config.is_file():
         return None
     with config.open(encoding="utf-8", errors="replace") as file:
@@ -88,9 +105,9 @@ def _named_in(config: Path) -> str | None:
 
 
 def import_script(script: Path) -> ModuleType:
-    """A script as a module: what it declares, without running it; what lies beside it can be imported as well.
+    """Import a script as a module, without running its `main`. It may import what lies beside it.
 
-    Raises ValueError when a package is missing that it needs.
+    Raises UserError when the script needs a package that is not installed.
     """
     spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec is not None
@@ -101,10 +118,8 @@ def import_script(script: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{script.name} needs {error.name}, which is not installed; pip install 'hfwarmup[sft]' brings what the "
-            "recipes need."
-        ) from None
+        extra = "pip install 'hfwarmup[sft]'" if error.name in ("trl", "peft") else f"install {error.name}"
+        raise UserError(f"{script.name} needs {error.name}, which is not installed; {extra}.") from None
     finally:
         sys.path.pop(0)
     return module
@@ -113,38 +128,56 @@ def import_script(script: Path) -> ModuleType:
 def summary(script: Path) -> str:
     """The first line of a script's docstring.
 
-    >>> summary(find_recipe("accelerate_loop"))
-    'The pretraining of pretrain_clm without a Trainer: a raw accelerate loop, with a named warmup schedule.'
+    >>> summary(find_recipe("pretrain_clm"))
+    'Pretrain a small causal language model from scratch, with a named warmup schedule.'
     """
-    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
-    return docstring.partition("\n")[0]
+    return (ast.get_docstring(_parse(script)) or "").partition("\n")[0]
 
 
-def packs_blocks(script: Path) -> bool:
-    """Whether each sample of a recipe has block_size tokens: it then tells its plan the tokens of a sample.
+def facts_of(script: Path) -> Facts:
+    """The facts that a script declares in `FACTS`. The script is read and not run.
 
-    >>> packs_blocks(find_recipe("pretrain_clm")), packs_blocks(find_recipe("finetune_sft"))
-    (True, False)
+    Raises UserError when `FACTS` is no literal map, has an unknown key, or a value of the wrong type.
+
+    >>> facts_of(find_recipe("pretrain_clm"))
+    Facts(tokens_per_sample='block_size', trainer=True)
     """
-    return "tokens_per_sample" in script.read_text(encoding="utf-8")
+    value = _assigned(_parse(script), "FACTS")
+    if value is None:
+        return Facts()
+    try:
+        declared = ast.literal_eval(value)
+    except ValueError:
+        declared = None
+    if not isinstance(declared, dict):
+        raise UserError(f"{script.name}: FACTS is no literal map; write for example FACTS = {{'trainer': True}}.")
+    for name, fact in declared.items():
+        _check_fact(script, name, fact)
+    return Facts(**declared)
+
+
+def _check_fact(script: Path, name: Any, fact: Any) -> None:
+    types = {"tokens_per_sample": (str, type(None)), "trainer": (bool,)}
+    if name not in types:
+        raise UserError(f"{script.name}: FACTS has the unknown key {name!r}{did_you_mean(str(name), types)}")
+    if not isinstance(fact, types[name]):
+        wanted = "the name of a setting, or None" if name == "tokens_per_sample" else "True or False"
+        raise UserError(f"{script.name}: FACTS has {name}={fact!r}; give {wanted}.")
 
 
 def trains_with_trainer(script: Path) -> bool:
-    """Whether a Trainer trains the model of a script, as its literal `FACTS` says; True where it says nothing.
+    """Whether a Trainer of transformers trains the model of a script, as its `FACTS` say.
 
-    >>> trains_with_trainer(find_recipe("pretrain_clm"))
-    True
+    >>> trains_with_trainer(find_recipe("pretrain_clm")), trains_with_trainer(find_recipe("accelerate_loop"))
+    (True, False)
     """
-    for node in ast.parse(script.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["FACTS"]:
-            return bool(ast.literal_eval(node.value).get("trainer", True))
-    return True
+    return facts_of(script).trainer
 
 
 def recipes_with(setting: str) -> list[str]:
-    """The recipes that have a setting of their own, or one of this package's arguments, under this name.
+    """The recipes that take a setting of this name, through their own arguments or those of this package.
 
-    Settings of transformers' TrainingArguments are not looked at; every recipe has those.
+    The fields of TrainingArguments do not count: every recipe has them.
 
     >>> recipes_with("window_cycles"), recipes_with("mlm_probability")
     (['train_timeseries'], ['pretrain_mlm'])
@@ -153,25 +186,47 @@ def recipes_with(setting: str) -> list[str]:
 
 
 def _settings_of(script: Path) -> set[str]:
-    """The fields of the classes that a script declares, and of those that it imports from this package's arguments."""
-    shared, own = _declared(_PACKAGE / "recipe" / "arguments.py"), _declared(script)
-    imported = {
-        alias.name
-        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "hfwarmup.recipe.arguments"
-        for alias in node.names
-    }
-    return set().union(*own.values(), *(shared[name] for name in imported & shared.keys()))
+    """The fields of the classes in a script's `ARGUMENTS`, and of their bases."""
+    tree = _parse(script)
+    own = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    value = _assigned(tree, "ARGUMENTS")
+    settings: set[str] = set()
+    for name in _with_bases([] if value is None else _names_in(value), own):
+        if name in own:
+            settings |= {
+                item.target.id
+                for item in own[name].body
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            }
+        elif name in _SHARED:
+            settings |= {item.name for item in fields(_SHARED[name])}
+    return settings
 
 
-def _declared(script: Path) -> dict[str, set[str]]:
-    """Class -> the names that its body annotates."""
-    return {
-        node.name: {
-            statement.target.id
-            for statement in node.body
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-        }
-        for node in ast.parse(script.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    }
+def _with_bases(names: list[str], own: dict[str, ast.ClassDef]) -> Iterator[str]:
+    """The classes, and those that they inherit from."""
+    for name in names:
+        yield name
+        for base in own[name].bases if name in own else ():
+            yield from _with_bases(_names_in(base), own)
+
+
+def _names_in(node: ast.expr) -> list[str]:
+    return [inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)]
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    """The expression that a module assigns to `name`, None when it assigns none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            return node.value
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
+            return node.value
+    return None
+
+
+def _parse(script: Path) -> ast.Module:
+    try:
+        return ast.parse(script.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise UserError(f"{script}:{error.lineno}: is not valid Python ({error.msg}); correct the script.") from None

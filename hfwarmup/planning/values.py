@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -200,7 +201,8 @@ def _typed(word: str, kinds: Kinds) -> Any:
 
 
 def _read_number(name: str, value: Any, kinds: Kinds) -> Any:
-    if not abs(value) <= LARGEST:  # nor a NaN
+    too_large = isinstance(value, int) and abs(value) > LARGEST
+    if too_large or not math.isfinite(value):
         raise UserError(f"{name}={_shown(value)}: give a finite number of at most 19 digits.")
     if kinds.number:
         return float(value)

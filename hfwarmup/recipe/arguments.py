@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -91,4 +90,4 @@ class RecipeArguments(TrainingArguments):
         """
         libraries = (kind for kind in type(self).__mro__ if kind.__module__.startswith(("transformers.", "trl.")))
         state = {name: value for name, value in vars(self).items() if name != "settings"}
-        return copyreg._reconstructor, (next(libraries), object, None), state  # type: ignore[attr-defined]
+        return object.__new__, (next(libraries),), state

@@ -1,6 +1,6 @@
 """Where the text comes from: documents, split into train and validation by document.
 
-Everything goes through the cache of `datasets`: it is written once, memory-mapped, and may be larger than memory.
+All of it is written once to the cache of `datasets` and memory-mapped, so it may be larger than memory.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _SECTION_CHARACTERS = 4096
 def load_corpus(data: DataArguments, seed: int = 0, cache_dir: str | None = None) -> DatasetDict:
     """Return the documents that `data.dataset` names: splits `train` and `validation`, columns `text` and `source`.
 
-    A .txt, .py or .md file is one document, and so is a row of a table (.json, .jsonl, .csv, .parquet, hub), which has
-    no `source`. A text file that stands alone is cut at blank lines into documents of at least 4096 characters.
+    A .txt, .py or .md file is one document. So is a row of a table (.json, .jsonl, .csv, .parquet, hub), which has no
+    `source`. A text file that is the only one is cut at blank lines into documents of at least 4096 characters.
 
-    A validation split that the data brings is kept. Otherwise those documents are held out whose name (of a row: whose
-    text) hashes below `validation_fraction`, but at least one: the side of a document depends on itself and on `seed`,
-    not on the order, nor on documents that come later.
+    A validation split of the data is kept. Otherwise a document is held out if its name (for a row, its text) hashes
+    below `validation_fraction`, and at least one is. So the split of a document depends on the document and on `seed`,
+    not on the order, and not on documents that are added later.
 
-    Raises ValueError, in one line, for data that is missing, of an unknown kind, unreachable, or not to be split.
+    Raises UserError for data that is missing, of an unknown kind, unreachable, or impossible to split.
     """
     splits = _train_and_validation(data, _load_splits(data, cache_dir))
     if "validation" not in splits:
@@ -47,9 +47,9 @@ def load_corpus(data: DataArguments, seed: int = 0, cache_dir: str | None = None
 
 def load_rows(data: DataArguments, cache_dir: str | None = None) -> DatasetDict:
     """Return the rows of the table or hub dataset that `data.dataset` names, with all columns: split `train`, and
-    `validation` where the data brings one.
+    `validation` where the data has one.
 
-    Raises ValueError, in one line, for data that is missing, no table, or unreachable.
+    Raises UserError for data that is missing, not a table, or unreachable.
     """
     _, files = _local_files(data.dataset)
     tables = [file for file in files if file.suffix.lower() in _TABLE_BUILDERS]
@@ -101,14 +101,14 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _local_files(pattern: str) -> tuple[Path, list[Path]]:
-    """The folder from which documents are named, and the files of a known kind that a path or glob means."""
+    """The folder that document names are relative to, and the files of a known kind that a path or glob matches."""
     path = Path(pattern).expanduser()
     if path.is_file():
         root, found = path.parent, [path]
     elif path.is_dir():
         root, found = path, list(path.rglob("*"))
     else:
-        root = Path(re.split(r"[*?\[]", str(path))[0] + "_").parent  # data/a*/b.txt is named from data/
+        root = Path(re.split(r"[*?\[]", str(path))[0] + "_").parent  # names in data/a*/b.txt are relative to data/
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
     files = [file for file in found if file.suffix.lower() in _KNOWN_SUFFIXES and file.is_file()]
     return root, sorted(file for file in files if not any(p.startswith(".") for p in file.relative_to(root).parts))
@@ -120,7 +120,7 @@ def _read_documents(data: DataArguments, root: Path, files: list[Path], cache_di
         raise UserError(f"text_column={data.text_column}: dataset={data.dataset} is text without columns; omit it.")
     if not files:
         raise UserError(f"dataset={data.dataset}: no .py file below {root}; name a file, a folder or a hub dataset.")
-    # Size and time of change are there for the cache's key: an edited file is read again. A list would become shards.
+    # Size and time of change are part of the cache's key: an edited file is read again. A list would become shards.
     listing = tuple(
         (file.relative_to(root).as_posix(), str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
         for file in files
@@ -208,7 +208,7 @@ def _hold_out(documents: Dataset, data: DataArguments, seed: int) -> tuple[Datas
 
 
 def _hash_to_shares(names: list[str | None], seed: int) -> dict[str, list[float]]:
-    """A number in [0, 1) for each name, which depends on the name and the seed alone.
+    """A number in [0, 1) for each name; it depends on the name and the seed only.
 
     >>> _hash_to_shares(["abc.py", "ast.py"], seed=0)
     {'share': [0.45478968811211334, 0.7938784525475948]}

@@ -1,7 +1,7 @@
 """From text to blocks of tokens: the tokenizer, the token ids, the blocks that a language model trains on.
 
-Token ids are written once to the cache of `datasets` and memory-mapped from there on: a corpus may be larger than
-memory, and a second run, or another rank, reads what the first one wrote.
+Token ids are written once to the cache of `datasets` and memory-mapped: a corpus may be larger than memory, and a
+second run, or another rank, reads what the first one wrote.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PreparedData:
     train: Dataset
     """Blocks of `block_size` tokens: columns `input_ids` and `labels`, read as int64 torch tensors."""
     validation: Dataset
-    """The same of the held-out documents."""
+    """The same for the held-out documents."""
     validation_bytes_per_token: float
     """bits per byte = loss in nats per token / ln 2 / this."""
 
@@ -59,11 +59,17 @@ def prepare_data(
 ) -> PreparedData:
     """Load, split, tokenize and pack the corpus that `data` names.
 
-    Under `main_process_first`, which is `TrainingArguments.main_process_first` or
-    `accelerate.PartialState().main_process_first`, the first rank trains the tokenizer and tokenizes while the others
-    wait, and then read its cache. `cache_dir` empty means the cache of `datasets`; `seed` is the split's;
-    `special_tokens` is for `build_tokenizer`.
-    Raises ValueError, in one line, for data that cannot be used.
+    The first rank trains the tokenizer and tokenizes, while the others wait and then read its cache.
+
+    Args:
+        data: which text, which tokenizer, and how long a block is.
+        seed: of the split into train and validation.
+        cache_dir: None is the cache of `datasets`.
+        special_tokens: as for `build_tokenizer`.
+        main_process_first: `TrainingArguments.main_process_first` or `accelerate.PartialState().main_process_first`.
+
+    Raises:
+        UserError: the data cannot be used.
     """
     with main_process_first():
         corpus = load_corpus(data, seed, cache_dir)
@@ -84,16 +90,16 @@ def build_tokenizer(
     *,
     special_tokens: Mapping[str, str] = _NONE,
 ) -> PreTrainedTokenizerFast:
-    """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents, on request
-    `data.uncased`.
+    """Load `data.tokenizer`, or train a byte-level BPE of `data.vocab_size` entries on the train documents, in lower
+    case if `data.uncased`.
 
-    A trained one is kept in `<cache_dir>/tokenizers` under a fingerprint of the text, the vocabulary's size and the
-    library's version. Its `<|endoftext|>`, which is bos and eos, has id 0.
+    A trained tokenizer is kept in `<cache_dir>/tokenizers` under a fingerprint of the text, the size of the vocabulary
+    and the version of the library. Its `<|endoftext|>`, which is bos and eos, has id 0.
 
-    `special_tokens`, such as `{"mask_token": "<|mask|>"}`, gives tokens to those roles that have none: a trained
-    tokenizer has them among its `vocab_size` entries, the last ones; one that is loaded may grow by them.
+    `special_tokens`, such as `{"mask_token": "<|mask|>"}`, gives tokens to roles that have none. In a trained tokenizer
+    they are the last of the `vocab_size` entries; a tokenizer that is loaded may grow by them.
 
-    Raises ValueError, in one line, when `data.tokenizer` cannot be loaded, is slow, or has no eos or sep token.
+    Raises UserError when `data.tokenizer` cannot be loaded, is slow, or has no eos or sep token.
     """
     if data.tokenizer:
         tokenizer = _load_tokenizer(data)
@@ -105,7 +111,7 @@ def build_tokenizer(
     }
     tokenizer.add_special_tokens(missing)
     if not data.tokenizer and len(tokenizer) < data.vocab_size:
-        logger.warning("vocab_size=%d: the corpus has pairs for %d entries only.", data.vocab_size, len(tokenizer))
+        logger.warning("vocab_size=%d: the corpus has pairs for only %d entries.", data.vocab_size, len(tokenizer))
     return tokenizer
 
 
@@ -132,13 +138,13 @@ def _load_tokenizer(data: DataArguments) -> PreTrainedTokenizerFast:
             f"tokenizer={data.tokenizer}: cannot be loaded ({reason}); name a local folder, or omit it to train one."
         ) from error
     if tokenizer.eos_token is None:
-        tokenizer.eos_token = tokenizer.sep_token  # BERT's own: [SEP] ends its texts
+        tokenizer.eos_token = tokenizer.sep_token  # as in BERT, where [SEP] ends a text
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.eos_token_id is None:
-        raise UserError(f"tokenizer={data.tokenizer}: is not a fast one with an eos token; choose one that is.")
+        raise UserError(f"tokenizer={data.tokenizer}: is not a fast tokenizer with an eos token; choose one that is.")
     if data.vocab_size != DataArguments.vocab_size:
         logger.warning("vocab_size=%d is ignored: tokenizer=%s has its own.", data.vocab_size, data.tokenizer)
     if data.uncased:
-        logger.warning("uncased=true is ignored: tokenizer=%s is as it was trained.", data.tokenizer)
+        logger.warning("uncased=true is ignored: tokenizer=%s is used as it was trained.", data.tokenizer)
     return tokenizer
 
 
@@ -180,9 +186,9 @@ def _write_atomically(file: Path, content: str) -> None:
 
 
 def tokenize(documents: Dataset, tokenizer: PreTrainedTokenizerFast, num_workers: int = 0) -> Dataset:
-    """Return one row of `input_ids` (int32) a document: all its tokens, then the eos token; for an empty one nothing.
+    """Return one row of `input_ids` (int32) a document: all its tokens, then the eos token; an empty document has none.
 
-    `num_workers` > 1 processes share the work; otherwise the tokenizer's own threads do.
+    With `num_workers` > 1 so many processes share the work; otherwise the threads of the tokenizer do.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -217,10 +223,10 @@ def bytes_per_token(documents: Dataset, tokenized: Dataset) -> float:
 def pack(tokenized: Dataset, block_size: int) -> Dataset:
     """Cut the concatenated `input_ids` into blocks of exactly `block_size` tokens: columns `input_ids` and `labels`.
 
-    No token is lost and none is a label twice: what is left over at the end becomes a block of the last `block_size`
-    tokens, with labels of -100 where the block before has them already. Blocks are views of the memory-mapped column;
-    only those across two of its chunks are copied. They are read as int64 torch tensors.
-    Raises ValueError when there is less than one block.
+    No token is lost, and none is a label twice: the rest at the end becomes a block of the last `block_size` tokens,
+    with labels of -100 for tokens that the block before it has already. Blocks are views of the memory-mapped column;
+    only a block across two of its chunks is copied. They are read as int64 torch tensors.
+    Raises UserError when there is less than one block.
 
     >>> blocks = pack(Dataset.from_dict({"input_ids": [[1, 2, 3], [4, 5]]}), block_size=4)
     >>> blocks["input_ids"][:].tolist(), blocks["labels"][:].tolist()
@@ -231,7 +237,7 @@ def pack(tokenized: Dataset, block_size: int) -> Dataset:
 
 
 class _PackedTable(InMemoryTable):
-    """Pickled as its recipe: a DataLoader worker that is not forked gets file names, not two copies of the corpus."""
+    """A table, pickled as the call that makes it: a DataLoader worker gets file names, not copies of the corpus."""
 
     def __init__(self, table: pa.Table, recipe: tuple[Dataset, int]):
         super().__init__(table)
@@ -258,22 +264,22 @@ def _packed_table(tokenized: Dataset, block_size: int, metadata: Mapping[bytes, 
 
 
 def _flat_chunks(tokenized: Dataset) -> Iterator[pa.Array]:
-    """The token ids of each Arrow chunk, its documents joined, without a copy."""
+    """The token ids of each Arrow chunk, with its documents joined, without a copy."""
     if tokenized._indices is not None:
         tokenized = tokenized.flatten_indices()
     return (chunk.flatten() for chunk in tokenized.data.column("input_ids").chunks)
 
 
 def _cut(chunks: list[pa.Array], block_size: int) -> Iterator[pa.Array]:
-    """Runs of whole blocks, in the order of the stream, and last the less than one block that is left over."""
+    """Runs of whole blocks, in the order of the stream, and at last the rest, which is less than a block."""
     num_tokens = sum(map(len, chunks))
     if num_tokens < block_size:
         raise UserError(
             f"block_size={block_size}: the documents have only {num_tokens} tokens; lower block_size, give more text, "
             "or, if this is the validation split, raise validation_fraction."
         )
-    pieces: list[pa.Array] = []  # a block's beginning, at the end of the chunks before
-    missing = 0  # tokens to complete it
+    pieces: list[pa.Array] = []  # the beginning of a block, from the end of earlier chunks
+    missing = 0  # tokens that complete this block
     for chunk in chunks:
         if missing:
             pieces.append(chunk[:missing])

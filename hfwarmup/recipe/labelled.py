@@ -1,9 +1,10 @@
-"""Labelled texts of a table or hub dataset, and what must hold before a model can learn from them."""
+"""Labelled texts of a table or hub dataset, checked before a model learns from them."""
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from hfwarmup.errors import UserError
 from hfwarmup.planning.arguments import DataArguments
@@ -13,11 +14,11 @@ _STRINGS = ("string", "large_string")
 
 
 def load_labelled(data: DataArguments, label_column: str) -> DatasetDict:
-    """Return the rows that `data.dataset` names: split `train`, and `validation` where the data brings one, columns
-    `text` and `labels`.
+    """The rows that `data.dataset` names: split `train`, and `validation` where the data has one; columns `text` and
+    `labels`.
 
-    Raises ValueError, in one line, for data that cannot be loaded, for columns that are not there or not of text, for
-    rows without a text or a label, and for labels that are all the same.
+    Raises UserError for data that cannot be loaded, for columns that are missing or hold no text, for rows without a
+    text or a label, and when all labels are the same.
     """
     splits = load_rows(data)
     columns = {"text_column": data.text_column, "label_column": label_column}
@@ -32,11 +33,35 @@ def load_labelled(data: DataArguments, label_column: str) -> DatasetDict:
     labels = {label for split in splits.values() for label in split.unique(label_column)}
     if len(labels) < 2:
         raise UserError(
-            f"label_column={label_column}: every row has {labels.pop()!r}, there is nothing to tell apart; "
+            f"label_column={label_column}: every row has {labels.pop()!r}, so there is nothing to learn; "
             "add rows, or name another column."
         )
     names = {data.text_column: "text", label_column: "labels"}
     return splits.select_columns(list(columns.values())).rename_columns(names)
+
+
+def split_and_encode(examples: DatasetDict, *, validation_fraction: float, seed: int) -> DatasetDict:
+    """Splits `train` and `validation`, with `labels` as class ids or, when they are floats, as float32.
+
+    Rows are held out at random when there is no validation split. The classes are those of all splits, in alphabetical
+    order, under `features["labels"].names`.
+
+    >>> examples = DatasetDict(train=Dataset.from_dict({"text": ["a", "b", "c", "d"], "labels": ["y", "x", "y", "x"]}))
+    >>> encoded = split_and_encode(examples, validation_fraction=0.5, seed=0)
+    >>> encoded["train"].features["labels"].names, len(encoded["validation"])
+    (['x', 'y'], 2)
+    """
+    if "validation" not in examples:
+        train, validation = examples["train"].train_test_split(validation_fraction, seed=seed).values()
+        examples = DatasetDict(train=train, validation=validation)
+    kind = examples["train"].features["labels"]
+    if isinstance(kind, ClassLabel):
+        return examples
+    if kind.dtype.startswith("float"):
+        return examples.cast_column("labels", Value("float32"))
+    values = sorted({value for split in examples.values() for value in split.unique("labels")})
+    names = pa.array(values).cast(pa.string()).to_pylist()  # written as the cast of the column writes them: true, 1
+    return examples.cast_column("labels", Value("string")).cast_column("labels", ClassLabel(names=names))
 
 
 def _check_column(data: DataArguments, split: Dataset, flag: str, column: str) -> None:

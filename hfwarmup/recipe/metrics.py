@@ -1,15 +1,16 @@
-"""Metrics that need no network: `evaluate.Metric` classes, and `load_metric`, which finds them by name."""
+"""Metrics that need no network: `evaluate.Metric` classes, found by name."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
 
 import evaluate
 import numpy as np
 from datasets import Features, Value
+from transformers import EvalPrediction
 
 from hfwarmup.errors import UserError
 
@@ -18,7 +19,7 @@ _CHRF_BETA = 2.0
 
 
 class _ShippedMetric(evaluate.Metric):
-    """An `evaluate.Metric` of one prediction and one reference a sample; a subclass says their type and computes."""
+    """An `evaluate.Metric` of one prediction and one reference a sample; a subclass sets their type and computes."""
 
     dtype: ClassVar[str] = "int64"
 
@@ -45,8 +46,8 @@ class Accuracy(_ShippedMetric):
 class F1Macro(_ShippedMetric):
     """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN): `f1_macro`, in [0, 1].
 
-    Every class that is predicted or true somewhere counts the same, however rare (Sokolova and Lapalme 2009, table 3,
-    with the F1 of each class averaged, as scikit-learn does).
+    Each class that is predicted or true somewhere has the same weight, however rare it is (Sokolova and Lapalme 2009,
+    table 3, with the F1 of each class averaged, as scikit-learn does).
 
     >>> F1Macro(keep_in_memory=True).compute(predictions=[0, 0, 1, 1], references=[0, 0, 0, 1])
     {'f1_macro': 0.7333333333333334}
@@ -58,11 +59,11 @@ class F1Macro(_ShippedMetric):
 
 
 class MatthewsCorrelation(_ShippedMetric):
-    """Correlation of predicted and true classes: `matthews_correlation`, 1 perfect, 0 a guess, -1 the opposite.
+    """Correlation of predicted and true classes: `matthews_correlation`; 1 is perfect, 0 a guess, -1 the opposite.
 
-    With c correct of s samples, class k predicted p_k times and true t_k times (Gorodkin 2004, eq. 8, the R_K of any
-    number of classes; for two, Matthews 1975):
-    (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)), and 0 where only one class is predicted or true.
+    With c correct of s samples, and class k predicted p_k times and true t_k times (Gorodkin 2004, eq. 8, R_K for any
+    number of classes; Matthews 1975 for two):
+    (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)), and 0 when only one class is predicted or true.
 
     >>> MatthewsCorrelation(keep_in_memory=True).compute(predictions=[0, 0, 1, 1], references=[0, 0, 0, 1])
     {'matthews_correlation': 0.5773502691896258}
@@ -158,9 +159,9 @@ SHIPPED_METRICS: dict[str, type[_ShippedMetric]] = {
 
 
 def load_metric(name: str) -> evaluate.Metric:
-    """The metric `name`: one of SHIPPED_METRICS, else one of the hub or a local script, through `evaluate.load`.
+    """The metric `name`: one of SHIPPED_METRICS, else what `evaluate.load` finds, on the hub or in a local script.
 
-    Raises ValueError, in one line, for a name that is not shipped and cannot be loaded.
+    Raises UserError for a name that is not shipped and cannot be loaded.
 
     >>> load_metric("accuracy").compute(predictions=[1, 2], references=[1, 1])
     {'accuracy': 0.5}
@@ -176,8 +177,41 @@ def load_metric(name: str) -> evaluate.Metric:
         ) from error
 
 
+def compute_metrics(names: Sequence[str], *, predictions: Any, references: Any) -> dict[str, float]:
+    """The values of the metrics of these names, in one dict.
+
+    >>> compute_metrics(["mse", "mae"], predictions=[1.0, 4.0], references=[1.0, 2.0])
+    {'mse': 2.0, 'mae': 1.0}
+    """
+    return _compute([load_metric(name) for name in names], predictions, references)
+
+
+def compute_metrics_with(names: Sequence[str], *, is_regression: bool) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The `compute_metrics` of a Trainer that predicts a class, or one number: the metrics of these names.
+
+    >>> accuracy = compute_metrics_with(["accuracy"], is_regression=False)
+    >>> accuracy(EvalPrediction(predictions=np.array([[0.1, 0.9], [0.8, 0.2]]), label_ids=np.array([1, 1])))
+    {'accuracy': 0.5}
+    """
+    metrics = [load_metric(name) for name in names]  # now: an unknown name must not end the training
+
+    def compute(evaluated: EvalPrediction) -> dict[str, float]:
+        outputs = evaluated.predictions[0] if isinstance(evaluated.predictions, tuple) else evaluated.predictions
+        predictions = outputs.squeeze(-1) if is_regression else outputs.argmax(-1)
+        return _compute(metrics, predictions, evaluated.label_ids)
+
+    return compute
+
+
+def _compute(metrics: Sequence[evaluate.Metric], predictions: Any, references: Any) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for metric in metrics:
+        values |= metric.compute(predictions=predictions, references=references) or {}
+    return values
+
+
 def _class_counts(predictions: Sequence[int], references: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often each class that occurs is predicted rightly, predicted, and true."""
+    """How often each class that occurs is predicted correctly, is predicted, and is true."""
     classes, indices = np.unique(np.concatenate([predictions, references]), return_inverse=True)
     predicted, true = np.split(indices, 2)
     true_positive, times_predicted, times_true = (
@@ -214,7 +248,7 @@ def _lcs_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
 
 
 def _ngram_counts(predicted: str, true: str, order: int) -> tuple[int, int, int]:
-    """Common, predicted and true character n-grams of a pair; predicted ones count only beside true ones."""
+    """Common, predicted and true character n-grams of a pair; without true ones the predicted ones do not count."""
     ngrams, true_ngrams = (_ngrams("".join(text.split()), order) for text in (predicted, true))
     return (ngrams & true_ngrams).total(), ngrams.total() if true_ngrams else 0, true_ngrams.total()
 

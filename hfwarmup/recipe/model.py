@@ -1,4 +1,4 @@
-"""The model of a recipe: a checkpoint, or a new one whose settings are checked."""
+"""The model of a recipe: a checkpoint, or a new one with checked settings."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from hfwarmup.planning.arguments import ModelArguments
 def build_model(
     auto_class: Any, model: ModelArguments, tokenizer: PreTrainedTokenizerBase, block_size: int, **settings: Any
 ) -> PreTrainedModel:
-    """The checkpoint `model.model`, or a new model of `new_config`, as `auto_class` (an AutoModelFor… of transformers).
+    """The checkpoint `model.model`, or else a new model with `new_config`.
 
-    `settings` go into the config of either, such as `num_labels`.
+    Args:
+        auto_class: an AutoModelFor… of transformers.
+        model: which one.
+        tokenizer: its vocabulary and special tokens are those of a new model.
+        block_size: the longest sequence, in tokens, of a new model.
+        settings: go into the config of either, such as `num_labels`.
 
-    Raises ValueError, in one line, for what cannot be loaded or built.
+    Raises:
+        UserError: the model cannot be loaded or built.
     """
     if not model.model:
         config = new_config(model, tokenizer, block_size, **settings)
-        with _said_in_one_line(model):
+        with _user_errors(model):
             built = auto_class.from_config(config)
-        if built.loss_type is None:  # transformers finds none for GPT-2's class name, warns, and takes the causal one
+        if built.loss_type is None:  # for GPT-2 transformers would warn that it finds none
             built.loss_type = auto_class.__name__.removeprefix("AutoModel")
         return built
     try:
@@ -42,8 +48,9 @@ def new_config(
 ) -> PretrainedConfig:
     """The config of a new `model.model_type`, for `tokenizer` and sequences of `block_size` tokens.
 
-    Vocabulary, special tokens and length come from the data, then `settings`; `config_overrides` win. Raises ValueError
-    for an unknown architecture and for a setting that it does not have, which transformers would keep in silence.
+    Vocabulary, special tokens and length come from the data; `settings` win over them, `config_overrides` over both.
+    Raises UserError for an unknown architecture, and for a setting that the architecture does not have: transformers
+    would accept it without effect.
     """
     if not model.model_type:
         raise UserError(
@@ -67,17 +74,18 @@ def new_config(
         "pad_token_id": None,
         "use_cache": False,
     }
-    with _said_in_one_line(model):
+    with _user_errors(model):
         return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.config_overrides})
 
 
 @contextmanager
-def _said_in_one_line(model: ModelArguments) -> Iterator[None]:
-    """What transformers says of settings that do not go together, as a ValueError of one line."""
+def _user_errors(model: ModelArguments) -> Iterator[None]:
+    """Turn what transformers raises for settings that do not fit together into a UserError."""
     try:
         yield
     except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"config_overrides={model.config_overrides}: {model.model_type} cannot be built so ({reason}); change them."
+            f"config_overrides={model.config_overrides}: cannot build {model.model_type} with them ({reason}); "
+            "change them."
         ) from error

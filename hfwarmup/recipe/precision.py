@@ -1,4 +1,4 @@
-"""Which arithmetic to train in, and whether compiling pays: decided from the device and the run, with the reason."""
+"""Which precision to train in, and whether compiling pays: decided from the device and the run, with the reason."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hfwarmup.measuring.preserving_state import undisturbed
 Precision = Literal["bf16", "fp16", "fp32"]
 
 COMPILE_SECONDS = {"cpu": 75.0, "cuda": 90.0}
-"""What compiling a small transformer's forward and backward costs, once a process: assumed, to be on the safe side."""
+"""What it costs a process to compile forward and backward of a small transformer; a cautious assumption."""
 
 COMPILE_SPEEDUP = {"cpu": 1.15, "cuda": 1.4}
-"""What compiling gains: measured by `benchmarks/throughput.py --compile` on 2 CPU cores, assumed for CUDA."""
+"""How much faster compiled code is: `benchmarks/throughput.py --compile` on 2 CPU cores; an assumption for CUDA."""
 
 
 def choose_precision(device: torch.device) -> tuple[Precision, str]:
     """The fastest precision that trains safely on `device`, and why.
 
-    bf16 where the device computes it natively, fp16 on older CUDA GPUs, else fp32. `accelerate launch
-    --mixed_precision` decides where it is given.
+    It is bf16 where the device computes it natively, fp16 on older CUDA GPUs, else fp32. What `accelerate launch
+    --mixed_precision` was given comes first.
     """
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched in ("bf16", "fp16"):
@@ -48,10 +48,10 @@ def choose_precision(device: torch.device) -> tuple[Precision, str]:
     return "fp32", f"no faster precision is known to be safe on {device.type}"
 
 
-def settle_compile(
+def resolve_compile(
     training: TrainingArguments, model: nn.Module, batch: dict[str, torch.Tensor], *, total_steps: int
 ) -> str:
-    """Decide `torch_compile: auto` for a run and say why: one batch is timed, and rank 0 decides for all ranks."""
+    """Set `torch_compile: auto` to true or false for a run, and say why: rank 0 times one batch and decides for all."""
     if not getattr(training, "auto_compile", False):
         return f"torch_compile {str(training.torch_compile).lower()}: as asked for"
     precision: Precision = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
@@ -67,16 +67,16 @@ def settle_compile(
 def choose_compile(device: torch.device, *, step_seconds: float, total_steps: int) -> tuple[bool, str]:
     """Whether torch.compile pays on a run of `total_steps` updates of `step_seconds` each, uncompiled, and why.
 
-    It pays when run - run / speedup > 2 x cost of compiling, with run = step_seconds * total_steps; the factor 2 is for
-    the evaluation's graph and for batches of another shape.
+    It pays when run - run / speedup > 2 x the cost of compiling, with run = step_seconds * total_steps. The factor 2
+    stands for the graph of the evaluation and for batches of another shape.
 
     >>> choose_compile(torch.device("cuda"), step_seconds=0.1, total_steps=1000)[0]
     False
     """
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        return False, "compiling for the CPU needs a C++ compiler, and there is none"
+        return False, "compiling for the CPU needs a C++ compiler, and none is installed"
     if sys.platform == "win32":
-        return False, "compiling is not tried on Windows"
+        return False, "compiling is not supported on Windows here"
     run_seconds = step_seconds * total_steps
     saved = run_seconds * (1 - 1 / COMPILE_SPEEDUP.get(device.type, 1.4))
     cost = 2 * COMPILE_SECONDS.get(device.type, 90.0)
@@ -87,9 +87,9 @@ def choose_compile(device: torch.device, *, step_seconds: float, total_steps: in
 def time_forward_backward(
     model: nn.Module, batch: dict[str, torch.Tensor], *, device: torch.device, precision: Precision
 ) -> float:
-    """Seconds of one forward and backward pass of `model` on `batch`, the second of two, without the update.
+    """Seconds of one forward and backward pass of `model` on `batch`: the second of two, without the update.
 
-    Gradients, buffers, modes and the random state are put back, so the training that follows is the same.
+    Gradients, buffers, modes and the random state are restored, so this does not change the training.
     """
     model = model.to(device)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -100,7 +100,7 @@ def time_forward_backward(
         for _ in range(2):
             begin = time.perf_counter()
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                loss = model(**batch)["loss"]  # a key in any model's dict, an attribute in few
+                loss = model(**batch)["loss"]  # every model has the key, few have the attribute
             loss.backward()
             loss.item()  # waits for the device
             seconds = time.perf_counter() - begin

@@ -1,126 +1,148 @@
-"""What a recipe leaves in its run folder: model, metrics, pictures, model card."""
+"""One run of a recipe, from its arguments to its results."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import Trainer, TrainerState
+from torch import nn
+from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 
-from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.reporting.card import write_card
-from hfwarmup.reporting.curves import plot_learning_rates, plot_losses
-from hfwarmup.run_folder.files import LEARNING_RATES, read_learning_rates
-from hfwarmup.trainer.compat import TRAINER_STATE_NAME, load_weights, replace_model_card
-from hfwarmup.trainer.progress import show_progress
+from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import WarmupArguments
+from hfwarmup.recipe.arguments import RecipeArguments
+from hfwarmup.recipe.console import setup_logging
+from hfwarmup.recipe.finished import train_or_load_finished
+from hfwarmup.recipe.precision import resolve_compile
+from hfwarmup.recipe.results import finish_run
+from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.run_folder.checkpoints import find_checkpoint
+from hfwarmup.trainer.monitor import watch_warmup
+from hfwarmup.trainer.non_finite import NonFiniteGuard
+from hfwarmup.trainer.planning import plan_of, plan_training, planned_arguments
+from hfwarmup.trainer.progress import progress_of
+from hfwarmup.trainer.recorder import RunRecorder
+from hfwarmup.trainer.replan import Replan
+from hfwarmup.trainer.tracking import track_plan
+from hfwarmup.trainer.warmup_callback import WarmupCallback
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-"""Files in which a Trainer saves a model: whole, a PEFT adapter, in shards, or one that is no transformers model."""
+Arguments = TypeVar("Arguments", bound=RecipeArguments)
 
 
-def train_to_end(trainer: Trainer, checkpoint: str | None, *, total_steps: int) -> dict[str, float]:
-    """Train to the end, from `checkpoint` if there is one, and return the metrics of the training.
+class Run(Generic[Arguments]):
+    """One run of a recipe: `plan`, then `train`, then `finish`; or `plan`, then a loop of one's own: see `Loop`.
 
-    A run that is at its end already, `total_steps` updates, is not trained: its weights and its log are loaded, so that
-    what follows the training can be done again. With load_best_model_at_end the weights are those of the best
-    checkpoint, as at the end of the training itself. The Trainer by itself would make one more update.
+    Making one sets up the logging, looks for the checkpoint to resume from, and sets the seed.
+
+    Args:
+        args: the arguments as they were given; learning_rate and warmup are meant at the reference batch.
+        warmup: the length of the warmup, and the rules that scale it and the peak.
+
+    Raises:
+        UserError: `output_dir` and `resume` do not go together.
     """
-    state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))) if checkpoint else None
-    show_progress(trainer)
-    if checkpoint is None or state is None or state.global_step < total_steps:
-        return trainer.train(resume_from_checkpoint=checkpoint).metrics
-    logger.info("the run is at its end already, update %d of %d: nothing is trained", state.global_step, total_steps)
-    best = _best_checkpoint(checkpoint, state) if trainer.args.load_best_model_at_end else None
-    load_weights(trainer, best or checkpoint)
-    trainer.state.global_step, trainer.state.log_history = state.global_step, state.log_history
-    trainer.state.best_model_checkpoint, trainer.state.best_metric = best, state.best_metric
-    trainer.create_optimizer_and_scheduler(num_training_steps=total_steps)
-    return {}
+
+    checkpoint: str | None
+    """the folder to resume from; None for a new run"""
+
+    def __init__(self, args: Arguments, warmup: WarmupArguments) -> None:
+        setup_logging()
+        self.checkpoint = find_checkpoint(str(args.output_dir), args.resume)
+        set_seed(args.seed)
+        self._args, self._warmup = args, warmup
+        self._replan: Replan | None = None
+        self._train_metrics: dict[str, float] | None = None
+
+    def plan(
+        self,
+        model: nn.Module,
+        train_dataset: Sequence[Any],
+        *,
+        collator: Callable[[list[Any]], dict[str, Any]] = default_data_collator,
+        tokens_per_sample: int | None = None,
+    ) -> Arguments:
+        """A copy of the arguments that follows the plan: peak, warmup and accumulation at the real global batch.
+
+        It logs the size of model and data, the precision, the plan, and whether compiling pays.
+
+        Args:
+            model: what is trained.
+            train_dataset: its length counts, and its first samples are timed for `torch_compile: auto`.
+            collator: makes a batch of samples, as for the Trainer.
+            tokens_per_sample: where all samples have the same number of tokens: for a warmup in tokens, and to report
+                tokens.
+
+        Raises:
+            UserError: there is no such plan; the message says which settings to change.
+        """
+        args = self._args
+        sizes: dict[str, Any] = {"num_samples": len(train_dataset), "tokens_per_sample": tokens_per_sample}
+        logger.info("%s", _describe_size(model, len(train_dataset), tokens_per_sample))
+        logger.info("%s", args.precision_reason)
+        plan = plan_training(args, self._warmup, checkpoint=self.checkpoint, **sizes)
+        planned = planned_arguments(args, self._warmup, plan)
+        logger.info("%s", plan)
+        count = min(args.train_batch_size, len(train_dataset)) if args.auto_compile else 0
+        batch = collator([train_dataset[index] for index in range(count)]) if count else {}
+        logger.info("%s", resolve_compile(planned, model, batch, total_steps=plan.total_steps))
+        self._replan = Replan(args, self._warmup, **sizes)
+        return planned
+
+    def train(self, trainer: Trainer, *, monitor: bool = True) -> None:
+        """Train to the end, or load the weights of a run that is complete already.
+
+        Everything that watches a run is added here, in the order that it needs: the monitor in front, so that trackers
+        see what it measures; then the trackers and callbacks of the Trainer; then what plans again, stops at a loss
+        that is not finite, records the run, keeps its settings, and shows the plan in the trackers.
+
+        Args:
+            trainer: its arguments are those that `plan` returned.
+            monitor: whether a WarmupMonitor measures the warmup.
+
+        Raises:
+            UserError: the Trainer's arguments follow no plan.
+            NonFiniteError: the loss or its gradient was not finite.
+        """
+        plan = plan_of(trainer.args)
+        if plan is None or self._replan is None:
+            raise UserError("the Trainer's arguments follow no plan; give it args=run.plan(…).")
+        recorder = RunRecorder()
+        for entry in trainer.state.log_history:  # an evaluation before the training begins the log
+            recorder.on_log(trainer.args, trainer.state, trainer.control, logs=entry)
+        if monitor:
+            watch_warmup(trainer)
+        for callback in (self._replan, *self._guards(recorder)):
+            trainer.add_callback(callback)
+        track_plan(trainer)
+        self._train_metrics = train_or_load_finished(trainer, self.checkpoint, total_steps=plan.total_steps)
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """The callbacks of a loop of one's own, in the order that they need; `Loop` calls them.
+
+        They check the learning rate of each update, stop at a loss that is not finite, record the run, keep its
+        settings, and show its progress.
+        """
+        return [WarmupCallback(), *self._guards(RunRecorder()), progress_of(self._args)]
+
+    def _guards(self, recorder: RunRecorder) -> tuple[TrainerCallback, ...]:
+        return NonFiniteGuard(), recorder, KeepConfig()
+
+    def finish(self, trainer: Trainer, metrics: dict[str, float], *, summary: str) -> None:
+        """Save the model, metrics, pictures and model card, and say where they are; `summary` is one line on the run.
+
+        Raises:
+            UserError: the run was not trained by `train`.
+        """
+        if self._train_metrics is None:
+            raise UserError("the run is not trained yet; call run.train(trainer) before run.finish(…).")
+        finish_run(trainer, train_metrics=self._train_metrics, eval_metrics=metrics, summary=summary)
 
 
-def _best_checkpoint(last: str, state: TrainerState) -> str | None:
-    """The best checkpoint of the run, beside its `last` one wherever the folder is by now; None if it named none."""
-    if state.best_model_checkpoint is None:
-        return None
-    best = Path(last).parent / Path(state.best_model_checkpoint).name
-    if best.is_dir():
-        return str(best)
-    logger.warning("the best checkpoint, %s, is gone: the last one's weights are loaded", best.name)
-    return None
-
-
-def finish_run(
-    trainer: Trainer, *, train_metrics: dict[str, float], eval_metrics: dict[str, float], summary: str
-) -> None:
-    """Save a finished run's model, metrics, pictures and model card, and say where they are. The last call of a recipe.
-
-    The metrics go into `train_results.json`, `eval_results.json` and, together, `all_results.json`; `summary` is one
-    line for the user and the first of the card. The model comes last, since with `push_to_hub` saving it publishes the
-    folder. `run_recipe` then destroys the process group.
-    """
-    trainer.save_metrics("train", train_metrics)
-    trainer.save_metrics("eval", eval_metrics)
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        folder = Path(str(trainer.args.output_dir))
-        draw_run(folder, trainer.lr_scheduler, trainer.state.log_history)
-    own_model_card(trainer, summary=summary)
-    trainer.save_model()
-    trainer.create_model_card()  # once more: peft saves one of its own with the adapter
-    if trainer.is_world_process_zero():
-        logger.info("%s", summary)
-        weights = next((name for name in WEIGHTS if (folder / name).exists()), "")
-        logger.info("model     %s", folder / weights)
-        logger.info("metrics   %s", folder / "all_results.json")
-        logger.info("pictures  %s %s", folder / "schedule.png", folder / "loss.png")
-        logger.info("card      %s", folder / "README.md")
-        logger.info("to look at it: hfwarmup report %s", folder)
-
-
-def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[Mapping[str, Any]]) -> None:
-    """Write `schedule.png` (learning rate planned and applied) and `loss.png` into a run's folder.
-
-    The rates are those of the folder's `learning_rates.csv`, beyond its end those that a WarmupScheduler goes on with;
-    `log_history` is the Trainer's. The first parameter group is shown.
-    """
-    rows = read_learning_rates(folder / LEARNING_RATES)
-    planned, warmup_steps, name = [row[1] for row in rows], 0, type(scheduler).__name__
-    if isinstance(scheduler, WarmupScheduler):
-        spec = scheduler.spec
-        planned += [spec.learning_rates(step)[0] for step in range(len(rows), spec.total_steps or 0)]
-        warmup_steps, name = spec.num_warmup_steps, spec.name
-    plot_learning_rates(
-        folder / "schedule.png",
-        planned=planned,
-        applied=[(update, applied) for update, _, applied in rows],
-        warmup_steps=warmup_steps,
-        title=f"{name}: peak {max(planned):g}, warmup {warmup_steps} of {len(planned)} updates",
-    )
-    plot_losses(folder / "loss.png", log_history=log_history, warmup_steps=warmup_steps)
-
-
-def own_model_card(trainer: Trainer, *, summary: str) -> None:
-    """Make this card the one that the Trainer writes, whenever it does: before each push it writes it anew.
-
-    Without this, `push_to_hub` replaces README.md by a card that knows nothing of the schedule.
-    """
-    folder = Path(str(trainer.args.output_dir))
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    config = getattr(model, "config", None)
-    base_model = getattr(config, "name_or_path", "") or ""
-    data = {
-        "library_name": "peft" if hasattr(model, "peft_config") else "transformers" if config is not None else None,
-        "base_model": base_model if base_model and not Path(base_model).exists() else None,
-    }
-
-    def create(model_name: str | None = None, tags: str | Sequence[str] | None = None, **own: Any) -> None:
-        if trainer.is_world_process_zero():
-            more = [tags] if isinstance(tags, str) else list(tags or ())
-            write_card(folder, summary=summary, model_name=model_name, tags=more, **{**data, **own})
-
-    replace_model_card(trainer, create)
+def _describe_size(model: nn.Module, num_samples: int, tokens_per_sample: int | None) -> str:
+    name = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    tokens = "" if tokens_per_sample is None else f" of {tokens_per_sample} tokens"
+    return f"{name}, {size:,} parameters; {num_samples:,} training samples{tokens}"

@@ -1,4 +1,4 @@
-"""The config that a run leaves in its folder: what it was told, with the origin of each value, to make it again."""
+"""The config that a run leaves in its folder: every setting with its origin, to make the run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class KeepConfig(TrainerCallback):
-    """Keeps the settings of a run in its folder when the training begins, from rank 0: see `keep_config`."""
+    """Writes the settings of a run into its folder when the training begins, from rank 0; see `keep_config`."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -29,11 +29,11 @@ class KeepConfig(TrainerCallback):
 
 
 def keep_config(args: RecipeArguments, *, update: int) -> None:
-    """Write `config.yaml` into the run's folder: every setting before the plan, with its origin and the plan's answer.
+    """Write `config.yaml` into the folder of a run: every setting as it was given, its origin, and what the plan made.
 
-    `--config` with that file gives the same arguments again. A run that goes on at `update` under other settings keeps
-    the earlier file as `config-until-<update>.yaml`, and a warning says what has changed. Arguments that no
-    `parse_arguments` has read leave nothing. Call it on rank 0, when the folder is known to be this run's.
+    `--config` with that file gives the same arguments again. When a run is resumed at `update` with other settings, the
+    earlier file is kept as `config-until-<update>.yaml`, and a warning says what has changed. Nothing is written for
+    arguments that `parse_arguments` has not read. Call it on rank 0, when the folder is known to belong to this run.
     """
     if not args.settings:
         return
@@ -49,7 +49,7 @@ def keep_config(args: RecipeArguments, *, update: int) -> None:
 
 
 def _changes(path: Path, args: RecipeArguments) -> str:
-    """What the file has otherwise than `args`, but for how the run was resumed; empty when nothing is."""
+    """The settings that differ between the file and `args`, apart from `resume`; empty when none does."""
     earlier = load_config(path).values
     rows = [(setting.name, earlier.get(setting.name), setting.value) for setting in args.settings]
     return ", ".join(
@@ -60,7 +60,7 @@ def _changes(path: Path, args: RecipeArguments) -> str:
 
 
 def _notes(args: RecipeArguments) -> dict[str, str]:
-    """What the plan and the device have made of the settings, by name."""
+    """What the plan and the device made of the settings, by name."""
     given = {setting.name: setting.value for setting in args.settings}
     notes = {name: f"{getattr(args, name)} here".lower() for name in ("precision", "torch_compile")}
     notes = {name: note for name, note in notes.items() if given.get(name) == "auto"}

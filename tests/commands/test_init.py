@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from small_runs import folder_of_runs, run_two_updates
 from typer.testing import CliRunner
 
 from hfwarmup.cli import app
-from hfwarmup.planning.recipe_files import config_folder, find_recipe
+from hfwarmup.planning.recipe_files import config_folder, find_recipe, find_script, recipe_names
+from hfwarmup.run_folder.files import read_learning_rates
 
 
 def run(*words):
@@ -49,7 +48,7 @@ def test_nothing_is_overwritten_and_a_second_recipe_joins(folder):
     run("pretrain_clm")
     Path("pretrain_clm.py").write_text("mine")
     again = run("pretrain_clm")
-    assert again.exception.code == "error: pretrain_clm.py: there already, and other; nothing was copied."
+    assert again.exception.code == "error: pretrain_clm.py: already exists with different content; nothing was copied."
     assert Path("pretrain_clm.py").read_text() == "mine"
     assert run("pretrain_mlm").exit_code == 0
     assert {"pretrain_clm.py", "pretrain_mlm.py"} <= listing(folder)
@@ -60,12 +59,14 @@ def test_an_unknown_recipe_is_one_line(folder):
     assert listing(folder) == set()
 
 
-def test_the_copy_runs_where_it_is(folder):
-    run("train_timeseries")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "SLURM_"))}
-    command = [sys.executable, "train_timeseries.py", "--config", "configs/train_timeseries/smoke.yaml"]
-    short = ["--max_steps", "2", "--warmup", "1", "--use_cpu", "true"]
-    environment = {**clean, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run([*command, *short], capture_output=True, text=True, env=environment, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert "# recipe: train_timeseries" in Path("runs/train_timeseries/smoke/config.yaml").read_text()
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_copy_runs_where_it_is(recipe, tmp_path, own_process_state):
+    with folder_of_runs(tmp_path):
+        run(recipe)
+        config = Path("configs", recipe, "smoke.yaml")
+        assert find_script(config) == tmp_path / f"{recipe}.py"
+        run_two_updates(tmp_path / f"{recipe}.py", config, warmup=1)
+        left = Path("runs", recipe, "smoke")
+        assert f"# recipe: {recipe}" in (left / "config.yaml").read_text()
+        assert len(read_learning_rates(left / "learning_rates.csv")) == 2
+        assert (left / "README.md").exists()

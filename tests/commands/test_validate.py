@@ -81,7 +81,7 @@ def test_a_number_that_no_run_can_have_is_a_mistake_with_its_line(config):
          "4: config_overrides: gpt2 has no setting 'n_emb'; did you mean 'n_embd'?"),
         ("config_overrides: {hidden_size: 64}", "3: no model is named; "),
         ("model_type: llama\nconfig_overrides: {hidden_size: 64, num_attention_heads: 3}",
-         "4: config_overrides={'hidden_size': 64, 'num_attention_heads': 3}: llama cannot be built so ("),
+         "4: config_overrides={'hidden_size': 64, 'num_attention_heads': 3}: cannot build llama with them ("),
     ],
 )  # fmt: skip
 def test_a_model_that_cannot_be_is_a_mistake_with_its_line(config, text, said):

@@ -262,7 +262,7 @@ def test_a_given_tokenizer_is_loaded_and_an_ignored_setting_said(arguments, toke
     given = DataArguments(tokenizer=str(tmp_path), vocab_size=999, uncased=True)
     loaded = build_tokenizer(given, Dataset.from_dict({"text": []}))
     assert loaded.get_vocab() == tokenizer.get_vocab()
-    assert f"uncased=true is ignored: tokenizer={tmp_path} is as it was trained." in caplog.messages
+    assert f"uncased=true is ignored: tokenizer={tmp_path} is used as it was trained." in caplog.messages
     assert f"vocab_size=999 is ignored: tokenizer={tmp_path} has its own." in caplog.messages
 
 
@@ -447,11 +447,11 @@ def test_the_second_rank_tokenizes_nothing_and_gets_the_same_data(folder, tmp_pa
     ("wrong", "message"),
     [
         ({"dataset": ""}, "dataset is empty; name a file, folder or hub dataset, or 'stdlib'."),
-        ({"validation_fraction": 1.0}, "validation_fraction=1.0 is not in (0, 1); give for example 0.05."),
-        ({"validation_fraction": np.nan}, "validation_fraction=nan is not in (0, 1); give for example 0.05."),
-        ({"vocab_size": 256}, "vocab_size=256 < 257 = 256 bytes + <|endoftext|>; raise vocab_size."),
-        ({"block_size": 1}, "block_size=1 < 2: no token is left to predict; raise block_size."),
-        ({"tokenize_workers": -1}, "tokenize_workers=-1 < 0; give 0 for this process, or a count."),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: give a share between 0 and 1, for example 0.05."),
+        ({"validation_fraction": np.nan}, "validation_fraction=nan: give a share between 0 and 1, for example 0.05."),
+        ({"vocab_size": 256}, "vocab_size=256: give 257 or more: 256 bytes and <|endoftext|>."),
+        ({"block_size": 1}, "block_size=1: give 2 tokens or more: the first one is not predicted."),
+        ({"tokenize_workers": -1}, "tokenize_workers=-1: give a whole number, 0 or more."),
     ],
 )
 def test_impossible_arguments(wrong, message):

@@ -84,7 +84,7 @@ def test_what_transformers_does_not_know_is_one_line(model_type, overrides, mess
 )  # fmt: skip
 def test_settings_that_do_not_go_together_are_one_line(model_type, overrides, tokenizer):
     model = arguments(model_type, **overrides)
-    start = re.escape(f"config_overrides={model.overrides}: {model_type} cannot be built so (")
+    start = re.escape(f"config_overrides={model.config_overrides}: cannot build {model_type} with them (")
     with pytest.raises(ValueError, match=rf"\A{start}[^\n]+\); change them\.\Z"):
         build_model(AutoModelForCausalLM, model, tokenizer, block_size=12)
 

@@ -7,7 +7,7 @@ import torch
 
 from hfwarmup.recipe import precision
 from hfwarmup.recipe.arguments import RecipeArguments
-from hfwarmup.recipe.precision import choose_compile, choose_precision, settle_compile, time_forward_backward
+from hfwarmup.recipe.precision import choose_compile, choose_precision, resolve_compile, time_forward_backward
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -88,7 +88,7 @@ def test_compiling_pays_on_a_run_that_is_long_enough(device, run_seconds, pays, 
 
 def test_a_cpu_without_a_compiler_does_not_compile(monkeypatch):
     monkeypatch.setattr(precision.shutil, "which", lambda _: None)
-    reason = "compiling for the CPU needs a C++ compiler, and there is none"
+    reason = "compiling for the CPU needs a C++ compiler, and none is installed"
     assert choose_compile(CPU, step_seconds=1.0, total_steps=10**6) == (False, reason)
     assert choose_compile(CUDA, step_seconds=1.0, total_steps=10**6)[0]
 
@@ -152,7 +152,7 @@ def test_auto_compiles_the_runs_that_are_long_enough(
     args = RecipeArguments(
         output_dir=str(tmp_path), use_cpu=True, precision="fp32", gradient_accumulation_steps=accumulation
     )
-    said = settle_compile(args, tiny_llama(), batch, total_steps=total_steps)
+    said = resolve_compile(args, tiny_llama(), batch, total_steps=total_steps)
     seconds = accumulation * total_steps
     assert (args.torch_compile, args.torch_compile_backend) == (compiles, backend)
     assert said == (
@@ -164,6 +164,6 @@ def test_auto_compiles_the_runs_that_are_long_enough(
 
 def test_a_choice_of_the_users_is_not_timed(tmp_path, tiny_llama, batch, monkeypatch):
     monkeypatch.setattr(precision, "time_forward_backward", None)
-    args = RecipeArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32", torch_compile="false")
-    assert settle_compile(args, tiny_llama(), batch, total_steps=10**9) == "torch_compile false: as asked for"
+    args = RecipeArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32", torch_compile=False)
+    assert resolve_compile(args, tiny_llama(), batch, total_steps=10**9) == "torch_compile false: as asked for"
     assert args.torch_compile is False

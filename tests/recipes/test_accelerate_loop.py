@@ -232,21 +232,23 @@ def test_weight_decay_follows_the_warmup(run):
 
 # Mistakes
 
+CHOOSE = "remove it, or choose a recipe with a Trainer, such as pretrain_clm."
+
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (
             {"optim": "adafactor"},
-            "error: accelerate_loop does not follow optim=adafactor; drop it, or take pretrain_clm.",
+            "error: optim=adafactor has no effect in this loop; " + CHOOSE,
         ),
         (
             {"report_to": "tensorboard"},
-            "error: accelerate_loop does not follow report_to=['tensorboard']; drop it, or take pretrain_clm.",
+            "error: report_to=['tensorboard'] has no effect in this loop; " + CHOOSE,
         ),
         (
             {"eval_strategy": "epoch"},
-            "error: accelerate_loop logs, evaluates and saves by steps; drop the strategy 'epoch'.",
+            "error: this loop logs, evaluates and saves by steps; replace the strategy 'epoch' by 'steps'.",
         ),
         (
             {"warmup_stretch": "embed: 2"},

@@ -22,6 +22,7 @@ import hfwarmup
 from hfwarmup.planning.arguments import DataArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
+from hfwarmup.recipe.metrics import compute_metrics_with
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates
 
@@ -233,7 +234,7 @@ NO_VALUE = "have no value there (empty, NA, null, None and nan count as none); f
         ("x.csv", "text,label\na,1\nb,\nc,0\n", f"label_column=label: 1 of 3 rows of dataset={{}} {NO_VALUE}"),
         ("x.csv", "text,label\n,1\n,0\nc,0\n", f"text_column=text: 2 of 3 rows of dataset={{}} {NO_VALUE}"),
         ("x.csv", "text,label\na,yes\nb,yes\n",
-         "label_column=label: every row has 'yes', there is nothing to tell apart; add rows, or name another column."),
+         "label_column=label: every row has 'yes', so there is nothing to learn; add rows, or name another column."),
         ("x.csv", "text,label\n1.5,yes\n2,no\n",
          "text_column=text: holds Value('float64'), no text; name the column of the texts."),
         ("x.csv", "text,label\na,yes\n", "dataset={}: a single row cannot be split; give more."),
@@ -270,13 +271,13 @@ def test_a_text_begins_with_a_special_token_and_is_cut(recipe):
     assert len(rows["input_ids"][0]) == 5
 
 
-def test_metrics_of_classes_and_of_numbers(recipe):
+def test_metrics_of_classes_and_of_numbers():
     logits, labels = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]]), np.array([0, 1])
-    compute = recipe.compute_metrics_with(["accuracy", "f1_macro"], is_regression=False)
+    compute = compute_metrics_with(["accuracy", "f1_macro"], is_regression=False)
     expected = {"accuracy": 0.5, "f1_macro": pytest.approx(1 / 3)}
     assert compute(EvalPrediction(logits, labels)) == expected
     assert compute(EvalPrediction((logits, np.zeros(1)), labels)) == expected
-    compute = recipe.compute_metrics_with(["mae"], is_regression=True)
+    compute = compute_metrics_with(["mae"], is_regression=True)
     assert compute(EvalPrediction(np.array([[1.0], [2.5]]), np.array([0.0, 2.0]))) == {"mae": 0.75}
 
 
@@ -286,9 +287,9 @@ def test_metrics_of_classes_and_of_numbers(recipe):
 def test_a_missing_folder_is_a_new_model_only_when_asked_for(recipe, tmp_path):
     missing, there = str(tmp_path / "missing"), str(tmp_path)
     new = recipe.CheckpointArguments(model=missing, new_if_missing=True, config_overrides='{"hidden_size": 8}')
-    assert (new.model, new.overrides) == ("", {"hidden_size": 8})
+    assert (new.model, new.config_overrides) == ("", {"hidden_size": 8})
     found = recipe.CheckpointArguments(model=there, new_if_missing=True, config_overrides='{"hidden_size": 8}')
-    assert (found.model, found.overrides) == (there, {})
+    assert (found.model, found.config_overrides) == (there, {})
     assert recipe.CheckpointArguments(model=missing).model == missing
     with pytest.raises(ValueError, match="config_overrides are for a new model"):
         recipe.CheckpointArguments(model=there, config_overrides='{"hidden_size": 8}')
@@ -350,7 +351,7 @@ def test_floats_make_a_regression(run, tmp_path):
 
 def test_a_stretched_warmup_makes_groups_of_its_own(run, recipe, tmp_path, monkeypatch):
     trainers = []
-    monkeypatch.setattr(recipe, "finish_run", lambda trainer, **_: trainers.append(trainer))
+    monkeypatch.setattr(recipe.Run, "finish", lambda *given, **_: trainers.append(given[1]))
     run(tmp_path / "run", warmup=4, max_steps=8, warmup_stretch='{"^classifier": 0.25}', eval_strategy="no")
     (trainer,) = trainers
     groups = trainer.optimizer.param_groups
@@ -377,6 +378,6 @@ def test_every_config_parses(config, recipe, monkeypatch, tmp_path):
     model, data, task, warmup, training = parse_arguments(*types, argv=["--config", str(config), "--use_cpu", "true"])
     assert Path(training.output_dir) == Path("runs", "finetune_classification", config.stem)
     assert (data.validation_fraction, training.data_seed) == (0.25, 38)
-    assert model.overrides["classifier_pooling"] == "mean"
-    assert bool(task.stretch) == (config.stem == "layerwise")
+    assert model.config_overrides["classifier_pooling"] == "mean"
+    assert bool(task.warmup_stretch) == (config.stem == "layerwise")
     assert warmup.reference_batch_size

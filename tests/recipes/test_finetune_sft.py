@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import runpy
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 import hfwarmup
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.recipe_files import import_script
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.model import build_model
@@ -35,7 +35,7 @@ from hfwarmup.trainer.recorder import RunRecorder
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "finetune_sft"
 ASYNCIO = Path(sysconfig.get_path("stdlib"), "asyncio")  # about thirty files with docstrings
-RECIPE = runpy.run_path(str(ROOT / "recipes" / "finetune_sft.py"))
+RECIPE = vars(import_script(ROOT / "recipes" / "finetune_sft.py"))
 SFTArguments, find_pairs = RECIPE["SFTArguments"], RECIPE["find_pairs"]
 BLOCK_SIZE = 96
 
@@ -87,8 +87,8 @@ def test_the_pairs_of_a_source(source, expected):
 
 def test_a_source_of_another_language_has_no_pairs():
     good = 'def one():\n    "One."\n    return 1\n'
-    written = RECIPE["write_pairs"]({"text": ["print 'Python 2'", "a\0b", good]})
-    assert written == {"prompt": ['def one():\n    "One."'], "completion": ["\n    return 1"]}
+    found = [list(find_pairs(source)) for source in ("print 'Python 2'", "a\0b", good)]
+    assert found == [[], [], [('def one():\n    "One."', "\n    return 1")]]
 
 
 @functools.cache
@@ -311,15 +311,15 @@ def test_every_config_is_read(config, tmp_path):
 MISTAKES = [
     (
         ("--model", "runs/pretrain_clm/nowhere"),
-        "model=runs/pretrain_clm/nowhere: there is no checkpoint yet; make it with "
-        "./launch.sh pretrain_clm --config configs/pretrain_clm/nowhere.yaml",
+        "model=runs/pretrain_clm/nowhere: there is no checkpoint yet; run pretrain_clm first, with "
+        "configs/pretrain_clm/nowhere.yaml.",
     ),
     (("--max_length", "64"), "max_length=64: block_size is the length here; give block_size."),
     (
         ("--torch_compile", "auto"),
-        "torch_compile=auto times batches of one length, and pairs differ; give true or false.",
+        "torch_compile=auto needs batches of one length, and pairs differ; give true or false.",
     ),
-    (("--lora_rank", "0"), "lora_rank=0 < 1: nothing would be trained; give for example 16."),
+    (("--lora_rank", "0"), "lora_rank=0: give a whole number from 1."),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import sysconfig
@@ -17,15 +16,17 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, Seq2SeqT
 
 import hfwarmup
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
+from hfwarmup.planning.recipe_files import import_script
 from hfwarmup.recipe.corpus import load_corpus
 from hfwarmup.recipe.data import build_tokenizer
+from hfwarmup.recipe.metrics import compute_metrics
 from hfwarmup.recipe.model import build_model
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_seq2seq"
-RECIPE = runpy.run_path(str(ROOT / "recipes" / "train_seq2seq.py"))
+RECIPE = vars(import_script(ROOT / "recipes" / "train_seq2seq.py"))
 ASYNCIO = Path(sysconfig.get_path("stdlib"), "asyncio")  # about thirty files with docstrings
 
 
@@ -87,21 +88,22 @@ def test_the_functions_of_a_source(source, expected):
 
 def test_a_source_of_another_language_has_no_pairs_and_an_odd_one_no_warning():
     sources = ["print 'two'", "\0", 'def one():\n    "One."\n    return "\\d"\n']
-    assert RECIPE["write_pairs"]({"text": sources})["name"] == ["one"]
+    assert [[name for name, _, _ in RECIPE["find_functions"](source)] for source in sources] == [[], [], ["one"]]
 
 
-def test_duplicates_are_dropped_and_train_keeps_the_first():
+def test_duplicates_are_dropped_and_train_keeps_the_first(data, cache, monkeypatch):
     def split(*rows):
         return Dataset.from_dict(
             dict(zip(("name", "code", "summary"), map(list, zip(*rows, strict=True)), strict=True))
         )
 
-    kept = RECIPE["drop_duplicates"](
-        DatasetDict(
-            train=split(("a", "a1", "A."), ("a", "a2", "A."), ("a", "a3", "Another.")),
-            validation=split(("a", "a4", "A."), ("b", "a2", "B."), ("c", "c", "A.")),
-        )
+    pairs = DatasetDict(
+        train=split(("a", "a1", "A."), ("a", "a2", "A."), ("a", "a3", "Another.")),
+        validation=split(("a", "a4", "A."), ("b", "a2", "B."), ("c", "c", "A.")),
     )
+    load_pairs = RECIPE["load_pairs"]
+    monkeypatch.setitem(load_pairs.__globals__, "find_rows", lambda *_: pairs)
+    kept = load_pairs(data, seed=0)
     assert kept["train"]["code"][:] == ["a1", "a3"]  # a2 is an override of a1
     assert kept["validation"]["code"][:] == ["c"]  # a4 is an override too, and the code a2 was seen
 
@@ -145,7 +147,7 @@ def test_the_model_of_a_config_decodes_from_the_padding_token(config, tokenizer,
     argv = ["--config", str(CONFIGS / f"{config}.yaml"), "--output_dir", str(tmp_path), "--use_cpu", "true"]
     model_args, data_args, _, _, args = parse_arguments(*types, argv=argv)
     assert isinstance(args, Seq2SeqTrainingArguments)
-    assert args.lr_scheduler_kwargs["d_model"] == model_args.overrides["d_model"]
+    assert args.lr_scheduler_kwargs["d_model"] == model_args.config_overrides["d_model"]
     special = {"pad_token_id": tokenizer.pad_token_id, "decoder_start_token_id": tokenizer.pad_token_id}
     model = build_model(AutoModelForSeq2SeqLM, model_args, tokenizer, data_args.block_size, **special)
     batch = DataCollatorForSeq2Seq(tokenizer, model=model)(
@@ -176,12 +178,12 @@ def test_the_best_constant_is_the_summary_nearest_to_the_others():
 
 
 def test_known_scores():
-    assert RECIPE["score"](["Return the size."], ["Return the size."]) == {"rouge_l": 1.0, "chrf": 100.0}
-    assert RECIPE["score"](["qqq"], ["Return the size."]) == {"rouge_l": 0.0, "chrf": 0.0}
+    for text, scores in (("Return the size.", {"rouge_l": 1.0, "chrf": 100.0}), ("qqq", {"rouge_l": 0.0, "chrf": 0.0})):
+        assert compute_metrics(list(scores), predictions=[text], references=["Return the size."]) == scores
 
 
 def test_too_short_a_summary_is_one_line():
-    with pytest.raises(ValueError, match="max_target_tokens=1 < 2: a token and the end; raise it"):
+    with pytest.raises(ValueError, match=r"^max_target_tokens=1: give a whole number from 2\.$"):
         RECIPE["SummaryArguments"](max_target_tokens=1)
 
 

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback
 import hfwarmup
 from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.recipe.arguments import RecipeArguments
+from hfwarmup.recipe.engines import Engine, Windows, simulate_fleet
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.run_folder.files import read_learning_rates
 from hfwarmup.trainer.planning import plan_training, planned_arguments
@@ -26,17 +27,15 @@ from hfwarmup.trainer.planning import plan_training, planned_arguments
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "train_timeseries"
 RECIPE = runpy.run_path(str(ROOT / "recipes" / "train_timeseries.py"))
-TimeSeriesArguments, Engine, Windows, RulModel = (
-    RECIPE[name] for name in ("TimeSeriesArguments", "Engine", "Windows", "RulModel")
-)
-simulate_fleet, load_engines, read_engines, rul_metrics = (
-    RECIPE[name] for name in ("simulate_fleet", "load_engines", "read_engines", "rul_metrics")
+TimeSeriesArguments, RulModel, load_engines, rul_metrics = (
+    RECIPE[name] for name in ("TimeSeriesArguments", "RulModel", "load_engines", "rul_metrics")
 )
 PEAK, START, FINAL = 1e-3, 1e-7, 1e-6
 
 
 def plain_windows(engines, **own):
-    return Windows(engines, TimeSeriesArguments(**own), mean=np.zeros(24), std=np.ones(24))
+    cut = {"window_cycles": 30, "window_stride": 1, "max_rul": 125, **own}
+    return Windows(engines, mean=np.zeros(24), std=np.ones(24), **cut)
 
 
 def counting_engine(cycles: int, last_rul: int = 0):
@@ -124,9 +123,8 @@ def test_a_stride_counts_back_from_the_end():
 
 
 def test_a_test_engine_gives_its_last_window_even_if_it_is_short():
-    data = TimeSeriesArguments(window_cycles=4, window_stride=3)
     engines = [counting_engine(9, last_rul=20), counting_engine(2, last_rul=30)]
-    windows = Windows(engines, data, mean=np.zeros(24), std=np.ones(24), last_only=True)
+    windows = plain_windows(engines, window_cycles=4, window_stride=3, last_only=True)
     assert windows.windows[:, :, 0].tolist() == [[6, 7, 8, 9], [1, 1, 1, 2]]
     assert windows.labels.tolist() == [20, 30]
 
@@ -168,11 +166,11 @@ def test_the_loss_is_in_units_of_max_rul_and_predictions_are_in_cycles():
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"validation_fraction": 1.0}, "validation_fraction=1.0 is not in (0, 1); give for example 0.2."),
-        ({"dropout": 1.0}, "dropout=1.0 is not in [0, 1); give for example 0.3."),
-        ({"num_units": 1}, "num_units=1 < 2: none is left to validate on; raise num_units."),
-        ({"window_stride": 0}, "window_stride=0 < 1; raise window_stride."),
-        ({"data_folder": "/none"}, "data_folder=/none: no train_FD001.txt; unpack C-MAPSS there, or omit it."),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: give a number between 0 and 1."),
+        ({"dropout": 1.0}, "dropout=1.0: give a number from 0 to below 1."),
+        ({"num_units": 1}, "num_units=1: give a whole number from 2."),
+        ({"window_stride": 0}, "window_stride=0: give a whole number from 1."),
+        ({"data_folder": "/none"}, "data_folder=/none: no train_FD001.txt; unpack C-MAPSS there, or omit data_folder."),
     ],
 )
 def test_impossible_arguments(own, message):
@@ -200,7 +198,7 @@ def planned_rate(update: int, warmup: int, total: int) -> float:
 @pytest.mark.parametrize("config", ["cmapss_like", "plateau"])
 def test_five_of_a_hundred_epochs_are_warmup(config, tmp_path):
     data, warmup, args = arguments(config, tmp_path)
-    train = Windows(load_engines(data, seed=0)[0], data, mean=np.zeros(24), std=np.ones(24))
+    train = plain_windows(load_engines(data, seed=0)[0], window_stride=data.window_stride)
     plan = plan_training(args, warmup, num_samples=len(train))
     assert plan.total_steps == 100 * math.ceil(len(train) / 128)
     assert plan.warmup_steps == round(5 * len(train) / 128)

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 
 import hfwarmup
 from hfwarmup.planning.plan import plan_run
-from hfwarmup.recipe.run import finish_run
+from hfwarmup.recipe.results import finish_run
 from hfwarmup.reporting.card import write_card
 from hfwarmup.trainer.planning import follow
 from hfwarmup.trainer.recorder import RunRecorder

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from hfwarmup.recipe.run import train_to_end
+from hfwarmup.recipe.finished import train_or_load_finished
 from hfwarmup.run_folder.checkpoints import find_checkpoint
 
 HOLDS = (
@@ -126,15 +126,15 @@ def best_is_first(make_trainer, blocks, tmp_path):
 
 def test_a_run_at_its_end_is_reported_on_its_best_weights_again(best_is_first, tmp_path, caplog):
     first = best_is_first()
-    train_to_end(first, None, total_steps=6)
+    train_or_load_finished(first, None, total_steps=6)
     loss = first.evaluate()["eval_loss"]
     shutil.move(tmp_path / "run", tmp_path / "moved")
     again = best_is_first()
-    train_to_end(again, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
+    train_or_load_finished(again, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
     assert again.evaluate()["eval_loss"] == loss
     assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-2")
     shutil.rmtree(tmp_path / "moved" / "checkpoint-2")
     last = best_is_first()
-    train_to_end(last, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
+    train_or_load_finished(last, str(tmp_path / "moved" / "checkpoint-6"), total_steps=6)
     assert last.evaluate()["eval_loss"] > loss
-    assert "the best checkpoint, checkpoint-2, is gone: the last one's weights are loaded" in caplog.messages
+    assert "the best checkpoint, checkpoint-2, is gone; loading the weights of the last one instead" in caplog.messages

@@ -33,12 +33,6 @@ PRIVATE_OF_OTHERS = {
     "_schedulers",  # torch's SequentialLR and ChainedScheduler
 }
 
-# Files that are being rewritten: each leaves the list when it uses compat.py.
-NOT_YET = {
-    "recipes/accelerate_loop.py",
-    "recipes/finetune_sft.py",
-}
-
 
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -136,7 +130,7 @@ def test_an_internal_is_recognized(source, found):
 def test_no_other_module_uses_an_internal():
     found = {str(path.relative_to(ROOT)): reaches(tree_of(path)) for path in SOURCES}
     found = {path: internals for path, internals in found.items() if internals}
-    assert set(found) == NOT_YET, found
+    assert found == {}
 
 
 def test_those_of_compat_are_recognized():
@@ -196,7 +190,6 @@ def test_the_versions_are_those_that_the_tests_run_with(library):
     assert f"{library} {major}.{minor}" in tested
 
 
-@pytest.mark.xfail(reason="users of some names are being rewritten", strict=True)
 def test_nothing_is_reached_that_nobody_uses():
     imported = {
         alias.name
