@@ -37,7 +37,9 @@ def facts_of(run: RunData) -> dict[str, Fact]:
         total, trained = manifest["parameters"]["total"], manifest["parameters"]["trained"]
         facts["parameters"] = Fact(_millions(total), "" if trained == total else f"{_millions(trained)} trained")
         processes = manifest["world_size"]
-        facts["device"] = Fact(manifest["device"], f"{_count(processes, 'process', 'processes')}, {manifest['precision']}")
+        facts["device"] = Fact(
+            manifest["device"], f"{_count(processes, 'process', 'processes')}, {manifest['precision']}"
+        )
     return facts
 
 
