@@ -1,7 +1,7 @@
 """Learning-rate warmup for Hugging Face training, done right.
 
-The names of `__all__` are the public ones. Each is loaded at its first use, so that `import hfwarmup` loads neither torch
-nor transformers. What a recipe uses beside them is in `hfwarmup.recipe`; every other module is private.
+The public names are those of `__all__`. Each is loaded at its first use, so `import hfwarmup` loads neither torch nor
+transformers. Recipes also use `hfwarmup.recipe`. Every other module is private.
 """
 
 from __future__ import annotations

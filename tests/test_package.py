@@ -85,7 +85,7 @@ ROOMS = {
     "__init__": Room(own=""),  # it loads the public names by their text
 }  # fmt: skip
 LIGHT = {
-    # rooms that import nothing heavy, in themselves and in all that they import -> what a process of them has not loaded
+    # rooms -> packages that a process does not load when it imports all modules of them
     "errors schedules planning run_folder reporting": {"torch", "transformers", "accelerate", "datasets"},
     "measuring optim": {"transformers", "accelerate", "datasets"},
 }

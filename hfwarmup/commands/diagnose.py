@@ -24,7 +24,7 @@ def diagnose(
         diagnosis = diagnosis_of(read_run(run))
         if diagnosis is None:
             raise UserError(
-                f"{run}: no run.json with the peak and the warmup; add hfwarmup.RunRecorder() to the Trainer's callbacks, "
-                "as recipes do."
+                f"{run}: no run.json with the peak and the warmup; add hfwarmup.RunRecorder() to the callbacks of the "
+                "Trainer, as recipes do."
             )
         typer.echo(f"{run}: {diagnosis}")

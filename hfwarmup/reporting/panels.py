@@ -101,7 +101,7 @@ def _rate_lines(index: int, run: RunData) -> Iterable[Line]:
 
 
 def _loss_panels(runs: Sequence[RunData]) -> list[Panel]:
-    """One chart with both losses for one run. For several runs, whose colours tell them apart, a chart for each loss."""
+    """One chart with both losses for a single run. For several runs, which differ by colour, a chart for each loss."""
     if len(runs) == 1:
         lines = _lines(runs, lambda index, run: [*_train_lines(index, run), *_validation_lines(index, run)])
         return [Panel(key="loss", title="Loss", unit="loss", lines=lines)]
