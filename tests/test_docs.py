@@ -23,10 +23,8 @@ from hfwarmup.schedules.named import SCHEDULES
 from hfwarmup.trainer.find_lr import FoundLr
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 FENCE = r"^```{}\n((?:(?!```).*\n)*)```$"

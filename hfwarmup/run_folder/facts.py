@@ -36,10 +36,8 @@ def facts_of(run: RunData) -> dict[str, Fact]:
     if manifest:
         total, trained = manifest["parameters"]["total"], manifest["parameters"]["trained"]
         facts["parameters"] = Fact(_millions(total), "" if trained == total else f"{_millions(trained)} trained")
-        processes = manifest["world_size"]
-        facts["device"] = Fact(
-            manifest["device"], f"{_count(processes, 'process', 'processes')}, {manifest['precision']}"
-        )
+        processes = _count(manifest["world_size"], "process", "processes")
+        facts["device"] = Fact(manifest["device"], f"{processes}, {manifest['precision']}")
     return facts
 
 
