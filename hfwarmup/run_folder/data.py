@@ -49,7 +49,7 @@ class RunData:
 
     @property
     def warmup_steps(self) -> int:
-        """Updates up to the peak; 0 when the schedule is unknown."""
+        """Updates to the peak; 0 where the schedule is not known."""
         return 0 if self.spec is None else self.spec.num_warmup_steps
 
     def series(self, key: str) -> Points:
