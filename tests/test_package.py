@@ -229,6 +229,11 @@ def test_a_module_imports_what_its_room_may(path):
     assert "hfwarmup" not in {name for name, _ in imports(path)}  # the flat list is for users
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "recipes").glob("*.py")), ids=lambda path: path.stem)
+def test_a_recipe_imports_public_names_only(path):
+    assert {name for name, _ in imports(path) if name.startswith("hfwarmup")} <= {"hfwarmup", "hfwarmup.recipe"}
+
+
 @each_file("commands", "cli", "run")
 def test_a_command_answers_at_once(path):
     """It loads what it works with when it is called: `hfwarmup --help` needs typer and the light rooms."""
