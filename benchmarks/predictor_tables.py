@@ -102,7 +102,7 @@ def accuracy_table(cells_done: pd.DataFrame, *, to_the_end: bool = True) -> str:
 
     Not `to_the_end`: as if every warmup were over by a tenth of the run.
     """
-    rows = ["| rig | runs | said and so | said and not so | not said and not so | not said and so |", "|---" * 6 + "|"]
+    rows = ["| rig | runs | said, true | said, not true | not said, not true | not said, true |", "|---" * 6 + "|"]
     for rig, group in cells_done.groupby("rig", sort=False):
         counts = {(said, paid): 0 for said in (True, False) for paid in (True, False)}
         for cell in group.itertuples():

@@ -1,4 +1,4 @@
-"""The README's table of the recipes, from real runs: each default config through launch.sh, one after another.
+"""The recipes' table in docs/benchmarks.md, from real runs: each default config through launch.sh, one after another.
 
     python benchmarks/recipes_table.py [--folder runs/table] [--only pretrain_mlm …] [--max_steps 2]
 

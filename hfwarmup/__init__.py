@@ -1,7 +1,7 @@
 """Learning-rate warmup for Hugging Face training, done right.
 
-The names below are the public ones. Each is loaded at its first use, so that `import hfwarmup` needs neither torch nor
-transformers.
+The public names are those of `__all__`. Each is loaded at its first use, so `import hfwarmup` loads neither torch nor
+transformers. Recipes also use `hfwarmup.recipe`. Every other module is private.
 """
 
 from __future__ import annotations
@@ -10,38 +10,65 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hfwarmup.errors import UserError
+    from hfwarmup.measuring.verdict import diagnose
     from hfwarmup.optim.gi_adam import GIAdamW
+    from hfwarmup.optim.groups import stretch_warmup
     from hfwarmup.optim.scheduler import WarmupScheduler
     from hfwarmup.optim.warmup import warmup
+    from hfwarmup.planning.arguments import WarmupArguments
     from hfwarmup.planning.durations import Duration, parse_duration
     from hfwarmup.planning.plan import Plan, plan_run
     from hfwarmup.schedules.named import get_schedule
+    from hfwarmup.trainer.monitor import watch_warmup
+    from hfwarmup.trainer.non_finite import NonFiniteGuard
+    from hfwarmup.trainer.planning import plan_training, planned_arguments
+    from hfwarmup.trainer.recorder import RunRecorder
     from hfwarmup.trainer.registration import register
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Duration": "hfwarmup.planning.durations",
-    "GIAdamW": "hfwarmup.optim.gi_adam",
-    "Plan": "hfwarmup.planning.plan",
-    "WarmupScheduler": "hfwarmup.optim.scheduler",
-    "get_schedule": "hfwarmup.schedules.named",
-    "parse_duration": "hfwarmup.planning.durations",
-    "plan_run": "hfwarmup.planning.plan",
+    # name -> the module that defines it, in the order of the reference
     "register": "hfwarmup.trainer.registration",
+    "watch_warmup": "hfwarmup.trainer.monitor",
+    "diagnose": "hfwarmup.measuring.verdict",
+    "RunRecorder": "hfwarmup.trainer.recorder",
+    "NonFiniteGuard": "hfwarmup.trainer.non_finite",
+    "WarmupArguments": "hfwarmup.planning.arguments",
+    "plan_training": "hfwarmup.trainer.planning",
+    "planned_arguments": "hfwarmup.trainer.planning",
+    "WarmupScheduler": "hfwarmup.optim.scheduler",
     "warmup": "hfwarmup.optim.warmup",
+    "stretch_warmup": "hfwarmup.optim.groups",
+    "GIAdamW": "hfwarmup.optim.gi_adam",
+    "get_schedule": "hfwarmup.schedules.named",
+    "plan_run": "hfwarmup.planning.plan",
+    "Plan": "hfwarmup.planning.plan",
+    "parse_duration": "hfwarmup.planning.durations",
+    "Duration": "hfwarmup.planning.durations",
+    "UserError": "hfwarmup.errors",
 }
 
-__all__ = [  # noqa: RUF022  in the order of use
+__all__ = [  # noqa: RUF022  as in _HOMES; a literal, so that type checkers and the reference can read it
     "register",
-    "get_schedule",
+    "watch_warmup",
+    "diagnose",
+    "RunRecorder",
+    "NonFiniteGuard",
+    "WarmupArguments",
+    "plan_training",
+    "planned_arguments",
     "WarmupScheduler",
     "warmup",
+    "stretch_warmup",
     "GIAdamW",
+    "get_schedule",
     "plan_run",
     "Plan",
     "parse_duration",
     "Duration",
+    "UserError",
 ]
 
 
@@ -52,4 +79,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*(name for name in globals() if name.startswith("__")), *__all__]

@@ -23,7 +23,8 @@ from hfwarmup.schedules.named import SCHEDULES
 from hfwarmup.trainer.find_lr import FoundLr
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 FENCE = r"^```{}\n((?:(?!```).*\n)*)```$"
@@ -164,15 +165,28 @@ def test_a_config_has_no_mistakes(text, tmp_path):
     hfwarmup_says(["validate", str(tmp_path / "run.yaml"), "--num_samples", "10000"])
 
 
-def test_the_map_of_the_readme_names_every_module_and_nothing_else():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`hfwarmup/[^|]*) \|", readme, re.MULTILINE)
-    named = set()
-    for row in rows:
-        first, *others = re.findall(r"`([^`]+)`", row)
-        named |= {first, *(str(Path(first).with_name(other)) for other in others)}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hfwarmup").rglob("*.py")}
-    assert named == {module for module in modules if not module.endswith("__init__.py")}
+OWN_SUBMODULE = re.compile(r"^\s*(?:from|import) (hfwarmup\.[\w.]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_on_a_page_imports_public_names_only(page):
+    """Whoever follows the documents imports from hfwarmup and hfwarmup.recipe."""
+    blocks = re.findall(FENCE.format("python"), page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for block in blocks for name in OWN_SUBMODULE.findall(block)} <= {"hfwarmup.recipe"}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_the_map_has_a_row_for_each_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [row.split("`, `") for row in re.findall(r"^\| `(.*?)` \|", text, re.MULTILINE)]
+    rooms = {f"{path.parent.name}/" for path in (ROOT / "hfwarmup").glob("*/__init__.py")}
+    modules = {path.name for path in (ROOT / "hfwarmup").glob("*.py")}
+    assert {name for row in rows for name in row if name.startswith("hfwarmup/")} == {
+        f"hfwarmup/{name}" for name in rooms | modules - {"__init__.py"}
+    }
 
 
 def test_each_page_is_in_the_navigation():
@@ -192,10 +206,19 @@ def test_each_command_is_on_its_page():
     assert sections == [command.name for command in app.registered_commands]
 
 
-def test_each_floor_has_a_page_of_the_reference():
-    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
-    floors = {path.parent.name for path in (ROOT / "hfwarmup").glob("*/__init__.py")} - {"commands"}
-    assert set(re.findall(r"^::: hfwarmup\.?(\w*)$", pages, re.MULTILINE)) == {"", *floors}
+def sections(page: Path) -> list[str]:
+    """What of the package a page of the reference shows."""
+    return re.findall(r"^::: hfwarmup\.(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_each_public_name_has_a_section():
+    assert sections(ROOT / "docs/reference/index.md") == hfwarmup.__all__
+
+
+def test_each_room_has_a_page_of_the_reference():
+    pages = [page for page in (ROOT / "docs/reference").glob("*.md") if page.stem not in ("index", "commands")]
+    rooms = {path.parent.name for path in (ROOT / "hfwarmup").glob("*/__init__.py")} - {"commands"}
+    assert {page.stem: sections(page) for page in pages} == {room: [room] for room in {*rooms, "errors"}}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

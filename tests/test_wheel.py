@@ -75,6 +75,24 @@ def test_the_commands_work_outside_the_repository(run):
     assert run("hfwarmup", "validate", config) == f"{config}: no mistakes, for pretrain_clm\n"
 
 
+def test_every_module_is_in_the_wheel_and_can_be_imported(run):
+    program = """if True:
+        import importlib, pkgutil
+        import hfwarmup
+        for module in pkgutil.walk_packages(hfwarmup.__path__, "hfwarmup."):
+            print(module.name, importlib.import_module(module.name).__file__)
+    """
+    imported = dict(line.split(maxsplit=1) for line in run("python", "-c", program).splitlines())
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "hfwarmup").rglob("*.py")}
+    assert set(imported) == {name.removesuffix(".__init__") for name in modules} - {"hfwarmup"}
+    assert all(file.startswith(str(run.environment)) for file in imported.values())
+
+
+def test_the_wheel_has_the_version_of_the_package(wheel, run):
+    shown = run("python", "-c", "import hfwarmup; print(hfwarmup.__version__)").strip()
+    assert wheel.name.split("-")[1] == shown
+
+
 def test_any_script_finds_the_names_outside_the_repository(run):
     (run.folder / "script.py").write_text(
         "from transformers.trainer_utils import SchedulerType\nprint(SchedulerType('warmup_wsd').value)\n"

@@ -17,13 +17,14 @@ def diagnose(
 
     The report of the run shows the same.
     """
+    from hfwarmup.reporting.diagnosis import diagnosis_of
     from hfwarmup.run_folder.data import read_run
 
     for run in runs:
-        diagnosis = read_run(run).diagnosis
+        diagnosis = diagnosis_of(read_run(run))
         if diagnosis is None:
             raise UserError(
-                f"{run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
-                "hfwarmup.trainer.recorder among its callbacks, as recipes do."
+                f"{run}: no run.json with the peak and the warmup; add hfwarmup.RunRecorder() to the callbacks of the "
+                "Trainer, as recipes do."
             )
         typer.echo(f"{run}: {diagnosis}")

@@ -23,13 +23,14 @@ def plot(
 ) -> None:
     """Draw the exact learning rate of every update of one or more configs."""
     check_output(output, [".png", ".svg", ".csv"])
-    from hfwarmup.reporting.text import draw_text, told_apart, write_csv
+    from hfwarmup.reporting.text import draw_text, write_csv
+    from hfwarmup.run_folder.data import unique_names
 
     words = [*map(str, configs), *context.args]  # settings come after the configs, and typer cannot tell them apart
     first = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
     curves = {}
     paths = list(map(Path, words[:first]))
-    for path, name in zip(paths, told_apart([path.stem for path in paths], paths), strict=True):
+    for path, name in zip(paths, unique_names([path.stem for path in paths], paths), strict=True):
         settings = plan_settings(path, words[first:])
         plan = settings.plan(num_processes=num_processes, num_samples=num_samples)
         if plan.schedule in TRANSFORMERS_SCHEDULES:

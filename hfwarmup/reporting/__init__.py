@@ -1,1 +1,1 @@
-"""What the user sees afterwards: pictures."""
+"""What a run did, drawn from its folder: pictures, the report, the model card. Needs no torch."""

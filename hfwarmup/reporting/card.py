@@ -1,4 +1,4 @@
-"""The model card of a run: what was trained and how, in the README.md that a push to the hub publishes."""
+"""The model card of a run: what was trained and how. It is the README.md that a push to the hub publishes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TEMPLATE = Path(__file__).with_name("template") / "card.md"
 def write_card(
     folder: Path, *, summary: str, model_name: str | None = None, tags: Sequence[str] = (), **data: Any
 ) -> Path:
-    """Write README.md into the folder of a finished run, from the run's own record; returns its path.
+    """Write README.md into the folder of a finished run, from what the folder records. Returns its path.
 
     Args:
-        folder: the run's; it has `schedule.png` and `loss.png` already.
-        summary: one line with the outcome.
-        model_name: heading; None: the folder's name.
-        tags: beside `hfwarmup`.
-        data: further metadata, as `huggingface_hub.ModelCardData` names it.
+        folder: the run's folder, where `schedule.png` and `loss.png` already are.
+        summary: the result, in one line.
+        model_name: the heading; by default the folder's name.
+        tags: tags beside `hfwarmup`.
+        data: more metadata, under the names of `huggingface_hub.ModelCardData`.
     """
     run = read_run(folder)
-    plan = run.about.get("plan") or {"reasons": (), "warnings": ()}
+    plan = run.manifest.get("plan") or {"reasons": (), "warnings": ()}
     card = ModelCard.from_template(
         ModelCardData(tags=list(dict.fromkeys(["hfwarmup", *tags])), **data),
         template_path=str(TEMPLATE),
@@ -35,7 +35,7 @@ def write_card(
         summary=summary,
         facts=facts_of(run),
         reasons=[*plan["reasons"], *plan["warnings"]],
-        commands=run.about.get("commands", ()),
+        commands=run.manifest.get("commands", ()),
         results=results_of(run),
         environment=environment_of(run),
     )

@@ -1,4 +1,4 @@
-"""The panels of a report as Plotly figures. Colours are the page's CSS variables, so that they follow its theme."""
+"""The panels of a report as Plotly figures. Their colours are CSS variables, so that they follow the page's theme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hfwarmup.run_folder.data import Points, RunData
 
 NUM_RUN_COLOURS = 8
 DIGITS = 6
-"""Significant digits of a value that is drawn."""
+"""Significant digits of each drawn value."""
 
 STYLES: dict[str, dict[str, Any]] = {
     "planned": {"mode": "lines", "line": {"color": "var(--planned)", "width": 5}, "opacity": 0.55},
@@ -27,7 +27,7 @@ STYLES: dict[str, dict[str, Any]] = {
     },
     "measured": {"mode": "lines", "line": {"color": "var(--measured)", "width": 1.8}},
 }
-"""How the kinds of lines look when a report has one run."""
+"""The look of each kind of line in the report of a single run."""
 
 
 def draw_panel(panel: Panel, runs: Sequence[RunData]) -> str:
@@ -44,7 +44,7 @@ def draw_panel(panel: Panel, runs: Sequence[RunData]) -> str:
 
 
 def describe_panel(panel: Panel, runs: Sequence[RunData]) -> str:
-    """What a chart shows, for those who cannot see it."""
+    """What a chart shows, in words, for readers who cannot see it."""
     parts = []
     for line in panel.lines:
         (first, first_value), (last, last_value) = line.points[0], line.points[-1]
@@ -55,7 +55,7 @@ def describe_panel(panel: Panel, runs: Sequence[RunData]) -> str:
 
 
 def run_colour(index: int) -> str:
-    """The CSS variable of a run's colour; beyond eight runs the colours begin again."""
+    """The CSS variable of a run's colour; after eight runs the colours repeat."""
     return f"var(--run-{index % NUM_RUN_COLOURS})"
 
 
@@ -130,7 +130,7 @@ def _spike_marks(line: Line, *, several: bool) -> go.Scatter:
 
 
 def _mark_warmups(figure: go.Figure, panel: Panel, runs: Sequence[RunData]) -> None:
-    """Shade the warmup of a single run; of several, mark each one's end in its colour."""
+    """Shade the warmup of a single run; for several runs, mark where each warmup ends in the run's colour."""
     drawn = sorted({line.run for line in panel.lines if runs[line.run].warmup_steps})
     if len(runs) == 1 and drawn:
         warmup_steps = runs[0].warmup_steps

@@ -1,4 +1,4 @@
-"""Pictures of a run: the learning rate planned and applied, and the losses. matplotlib, without a display."""
+"""Pictures of a run, by matplotlib without a display: learning rate planned and applied, losses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MAX_POINTS = 2000
 def plot_learning_rates(
     path: Path, *, planned: Sequence[float], applied: Sequence[tuple[int, float]], warmup_steps: int, title: str
 ) -> None:
-    """Write the planned learning rate as a line, the applied one as dots, and the warmup shaded.
+    """Draw the planned learning rate as a line and the applied one as dots, with the warmup shaded.
 
     Args:
-        path: picture to write; its suffix chooses PNG or SVG.
-        planned: learning rate of each update of the run.
-        applied: (0-based update, learning rate) of the updates that were made.
-        warmup_steps: updates to the peak.
-        title: one line over the picture.
+        path: the picture to write; its suffix decides between PNG and SVG.
+        planned: the learning rate of each update of the run.
+        applied: (0-based update, learning rate) of each update that was made.
+        warmup_steps: updates up to the peak.
+        title: the line above the picture.
     """
     figure, axes = _figure(title, "learning rate")
     _shade_warmup(axes, warmup_steps)
@@ -41,7 +41,7 @@ def plot_learning_rates(
 
 
 def plot_curves(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
-    """Write the learning rate of several runs in one picture: name -> schedule; of one group, the first."""
+    """Draw several learning rates in one picture: name -> schedule, of which the first parameter group is shown."""
     figure, axes = _figure("learning rate of each update", "learning rate")
     for name, spec in curves.items():
         total_steps = spec.total_steps or 1
@@ -54,9 +54,9 @@ def plot_curves(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
 
 
 def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_steps: int) -> None:
-    """Write the training and validation loss of a Trainer's `state.log_history`, with the warmup shaded.
+    """Draw the training and validation loss of a Trainer's `state.log_history`, with the warmup shaded.
 
-    Losses are in nats; for language models in nats a token.
+    Losses are in nats; for language models in nats per token.
     """
     losses = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
     figure, axes = _figure(f"validation loss {losses[-1]:.3f}" if losses else "training loss", "loss (nats)")
@@ -69,7 +69,7 @@ def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_
 
 
 def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *, total_steps: int) -> None:
-    """Write small multiples, a panel a schedule: name -> (schedule, warmup_steps), over `total_steps` updates."""
+    """Draw one small panel for each schedule: name -> (schedule, warmup_steps), over `total_steps` updates."""
     columns = 4
     rows = -(-len(schedules) // columns)
     figure = Figure(figsize=(11, 2.1 * rows), layout="constrained")
@@ -91,10 +91,10 @@ def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *,
 def plot_step_sizes(
     path: Path, *, start_loss: float, series: Mapping[str, Sequence[tuple[float, float]]], marks: Mapping[str, float]
 ) -> None:
-    """Write losses against learning rates on a logarithmic axis: name -> (learning rate, loss), with marked rates.
+    """Draw losses over learning rates on a logarithmic axis: name -> (learning rate, loss); `marks` are vertical lines.
 
-    The picture ends as far above `start_loss`, the loss at step size 0, as the lowest loss lies below it; a point above
-    the end, or of no finite loss, is a triangle there.
+    `start_loss` is the loss before the step. The picture ends as far above it as the lowest loss lies below it. A loss
+    above that end, or not finite, is drawn there as a triangle.
     """
     figure, axes = _figure("loss against step size, before the first update", "loss (nats)")
     lowest = min([start_loss, *(loss for points in series.values() for _, loss in points if math.isfinite(loss))])

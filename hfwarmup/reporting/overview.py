@@ -1,4 +1,4 @@
-"""The panels of a report in one picture, for where no browser is."""
+"""The panels of a report in one picture, for places without a browser."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ STYLES: dict[str, dict[str, Any]] = {
     "validation": {"color": VALIDATION, "linewidth": 1.8, "marker": "o", "markersize": 4},
     "measured": {"color": MEASURED_COLOUR, "linewidth": 1.5},
 }
-"""How the kinds of lines look when there is one run."""
+"""The look of each kind of line in the picture of a single run."""
 
 
 def draw_overview(path: Path, runs: Sequence[RunData], panels: Sequence[Panel]) -> None:
-    """Write all panels as small multiples, two a row, each with its warmup shaded; several runs have a colour each."""
+    """Draw all panels, two in a row, with the warmup shaded. Each of several runs has its own colour."""
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(11, 0.4 + 2.9 * max(rows, 1)), layout="constrained")
     figure.suptitle(", ".join(run.name for run in runs), x=0.01, ha="left", fontsize=13, fontweight="bold")

@@ -1,4 +1,4 @@
-"""A report on one run or several: one HTML page that needs nothing else, and the same overview as a PNG."""
+"""A report on one or more runs: one HTML page that needs no other file, and the same charts as a PNG."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.reporting.charts import describe_panel, draw_panel, run_colour
+from hfwarmup.reporting.diagnosis import diagnosis_of
 from hfwarmup.reporting.overview import draw_overview
 from hfwarmup.reporting.panels import Panel, make_panels
 from hfwarmup.run_folder.data import RunData
@@ -20,9 +21,9 @@ from hfwarmup.run_folder.files import write_atomically
 
 
 def write_report(path: Path, runs: Sequence[RunData]) -> Path:
-    """Write the page to `path`, and the picture beside it with the suffix .png, whose path is returned.
+    """Write the page to `path` and the picture beside it, with the suffix .png. Returns the picture's path.
 
-    The page has Plotly's JavaScript in it and asks for nothing from anywhere.
+    The page contains Plotly's JavaScript and loads nothing from elsewhere.
     """
     panels = make_panels(runs)
     write_atomically(path, render_page(runs, panels, plotly_js=get_plotlyjs()))
@@ -32,7 +33,7 @@ def write_report(path: Path, runs: Sequence[RunData]) -> Path:
 
 
 def render_page(runs: Sequence[RunData], panels: Sequence[Panel], *, plotly_js: str) -> str:
-    """The page as text, with `plotly_js` in it."""
+    """The page as text, which contains `plotly_js`."""
     pages = Environment(
         loader=PackageLoader("hfwarmup.reporting", "template"),
         autoescape=True,
@@ -51,7 +52,7 @@ def render_page(runs: Sequence[RunData], panels: Sequence[Panel], *, plotly_js: 
 
 
 def _describe_run(index: int, run: RunData) -> dict[str, Any]:
-    plan = run.about.get("plan") or {"reasons": (), "warnings": ()}
+    plan = run.manifest.get("plan") or {"reasons": (), "warnings": ()}
     return {
         "name": run.name,
         "colour": run_colour(index),
@@ -60,10 +61,10 @@ def _describe_run(index: int, run: RunData) -> dict[str, Any]:
         "updates": run.updates,
         "total_steps": run.total_steps,
         "missing": run.missing,
-        "diagnosis": run.diagnosis,
+        "diagnosis": diagnosis_of(run),
         "reasons": plan["reasons"],
         "warnings": plan["warnings"],
-        "commands": run.about.get("commands", ()),
+        "commands": run.manifest.get("commands", ()),
         "environment": environment_of(run),
         "results": results_of(run),
     }
@@ -75,6 +76,6 @@ def _describe_chart(panel: Panel, runs: Sequence[RunData]) -> dict[str, Any]:
         "note": panel.note,
         "small": panel.key.startswith(MEASURED),
         "alt": describe_panel(panel, runs),
-        # The text of a <script> ends at the first "</", in a string of the data too.
+        # A browser ends a <script> at the first "</", even inside a string of the data.
         "json": Markup(draw_panel(panel, runs).replace("<", "\\u003c")),
     }

@@ -1,4 +1,4 @@
-"""Which charts a report has, as plain data: `charts.py` draws them for a browser, `overview.py` as a picture."""
+"""The charts of a report as plain data: `charts.py` draws them for a browser, `overview.py` as a picture."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hfwarmup.measuring.verdict import MEASURED
 from hfwarmup.run_folder.data import Points, RunData, planned_rates
 
 MAX_POINTS = 2000
-"""A longer series is thinned to about as many points."""
+"""A longer series is thinned to about this many points."""
 
 UNITS = {"warmup/angle": "radians", "warmup/noise_scale_samples": "samples"}
-"""Units of the measurements that have one."""
+"""The units of those measurements that have one."""
 
 Kind = Literal["planned", "applied", "train", "validation", "measured"]
 
@@ -27,10 +27,10 @@ class Line:
     label: str
     kind: Kind
     run: int
-    """index of the run among those compared"""
+    """index of the run among the compared ones"""
     points: Points
     spikes: Points = field(default_factory=list)
-    """those of the points that are marked"""
+    """the points that are marked"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +38,24 @@ class Panel:
     """One chart."""
 
     key: str
-    """key of the log that it shows, or of its first line"""
+    """the log's key that the panel shows, or that its first line shows"""
     title: str
     unit: str
-    """of the values; empty where the title says it"""
+    """unit of the values; empty when the title names it"""
     lines: list[Line]
     log_scale: bool = False
 
     @property
     def note(self) -> str:
-        """What the reader must know of the points that are shown; empty when all are."""
+        """Says when only a part of the points is drawn; empty when all are."""
         longest = max((len(line.points) for line in self.lines), default=0)
         if longest <= MAX_POINTS:
             return ""
-        return f"{longest:,} points, of which the lowest and highest of every {_stride(longest)} are drawn."
+        return f"{longest:,} points; drawn are the lowest and highest of every {_stride(longest)}."
 
 
 def make_panels(runs: Sequence[RunData]) -> list[Panel]:
-    """The charts of one run or of several: learning rate, losses, gradient norm, then whatever was measured."""
+    """The charts of one or more runs: learning rate, losses, gradient norm, then everything that was measured."""
     measured = dict.fromkeys(key for run in runs for key in run.logged_keys() if key.startswith(MEASURED))
     candidates = [
         Panel(key="learning_rate", title="Learning rate", unit="learning rate", lines=_lines(runs, _rate_lines)),
@@ -67,7 +67,7 @@ def make_panels(runs: Sequence[RunData]) -> list[Panel]:
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:
-    """At most about `limit` of the points: of each stretch of equal length the lowest and the highest value.
+    """About `limit` of the points at most: the lowest and the highest value of each stretch of equal length.
 
     >>> thin([(0, 1.0), (1, 5.0), (2, 2.0), (3, 0.0), (4, 3.0), (5, 3.0), (6, 9.0), (7, 4.0)], limit=4)
     [(1, 5.0), (3, 0.0), (4, 3.0), (6, 9.0)]
@@ -101,7 +101,7 @@ def _rate_lines(index: int, run: RunData) -> Iterable[Line]:
 
 
 def _loss_panels(runs: Sequence[RunData]) -> list[Panel]:
-    """Training and validation in one chart for one run, in two for several, where colours tell the runs apart."""
+    """One chart with both losses for a single run. For several runs, which differ by colour, a chart for each loss."""
     if len(runs) == 1:
         lines = _lines(runs, lambda index, run: [*_train_lines(index, run), *_validation_lines(index, run)])
         return [Panel(key="loss", title="Loss", unit="loss", lines=lines)]
@@ -117,7 +117,7 @@ def _train_lines(index: int, run: RunData) -> Iterable[Line]:
 
 
 def _validation_lines(index: int, run: RunData) -> Iterable[Line]:
-    """A line for each evaluation set: `eval_loss`, `eval_<set>_loss`."""
+    """One line for each evaluation set: `eval_loss`, `eval_<set>_loss`."""
     for key in run.logged_keys():
         if key.startswith("eval_") and key.endswith("loss"):
             name = key.removeprefix("eval_").removesuffix("loss").strip("_")

@@ -1,4 +1,4 @@
-"""Curves without pictures: as text for a terminal, as CSV for everything else. Standard library only."""
+"""Curves without pictures: as text for a terminal, and as CSV. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _EIGHTHS_WIDE = " ▏▎▍▌▋▊▉█"
 
 
-def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """The names of what lies at `paths`, where a name that several have gives way to the path.
-
-    >>> told_apart(["smoke", "smoke", "long"], [Path("a/smoke.yaml"), Path("b/smoke.yaml"), Path("b/long.yaml")])
-    ['a/smoke.yaml', 'b/smoke.yaml', 'long']
-    """
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
-
-
 def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 10) -> str:
-    """The learning rate over the run as blocks, with its scale and the end of the warmup marked.
+    """The learning rate over the run, drawn with block characters; the scale and the end of the warmup are marked.
 
     >>> spec = ScheduleSpec(name="gradual_warmup", warmup_steps=4, total_steps=8, peak_lrs=[1.0])
     >>> print(draw_text("run", spec, columns=8, rows=2))
@@ -51,7 +42,7 @@ def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 1
 
 
 def write_csv(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
-    """A row an update: its index, and the learning rate of each curve; empty after a curve's end."""
+    """Write one row for each update: its index and each curve's learning rate, empty after the curve's end."""
     lengths = {name: spec.total_steps or 0 for name, spec in curves.items()}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -64,7 +55,7 @@ def write_csv(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
 
 
 def draw_losses(points: Sequence[tuple[float, float]], *, columns: int = 40) -> str:
-    """A row a learning rate: the rate, the loss, and a bar from the lowest to the highest loss; cut at twice the first.
+    """One row for each learning rate: the rate, the loss and a bar. Bars are cut at twice the first loss.
 
     >>> print(draw_losses([(0.0, 3.0), (0.2, 4.0), (0.1, 2.0)], columns=4))
           0        3  ██

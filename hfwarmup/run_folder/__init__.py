@@ -1,1 +1,1 @@
-"""A run's folder, written and read. Standard library only."""
+"""The folder of a run: written, and read again. Standard library only."""

@@ -1,4 +1,4 @@
-"""The run's folder: never overwritten, and resumed only when told to."""
+"""Whether a run is new or resumed: a run folder is never overwritten, and resumed only when asked for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ Resume = Literal["never", "auto", "must"]
 def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
     """The checkpoint to resume from, None for a new run.
 
-    never: the folder must hold no run. auto: the last checkpoint if there is one, a new run in an empty folder. must:
-    the last checkpoint. A checkpoint that was being written when its run was killed does not count, and a warning says
-    so; a folder of nothing else, or of what a run writes as it begins, is for a new run under auto.
+    Incomplete checkpoints, whose run was killed while it saved them, are ignored with a warning. Nothing is changed in
+    the folder.
 
-    Raises ValueError when the folder and `resume` do not go together; nothing is touched.
+    Args:
+        output_dir: the run's folder.
+        resume: never: the folder must be empty. auto: the last checkpoint, or a new run when the folder holds nothing
+            but incomplete checkpoints and the files that a run writes at its start. must: the last checkpoint.
+
+    Raises:
+        UserError: when the folder does not fit `resume`.
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
@@ -46,7 +51,7 @@ def find_checkpoint(output_dir: str | Path, resume: Resume) -> str | None:
         )
     if checkpoints != whole:
         half_written = ", ".join(entry.name for entry in checkpoints if entry not in whole)
-        logger.warning("%s: left out, since a killed run has not finished writing it", half_written)
+        logger.warning("ignoring %s: incomplete, the run was killed while saving it", half_written)
     return checkpoint
 
 
@@ -59,7 +64,7 @@ def _update(checkpoint: Path) -> int:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether the Trainer's state is there, which it writes last."""
+    """Whether the checkpoint is complete: the Trainer writes its state last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The numbers of a run that one wants to see first, each in words of its own; for the report and the model card."""
+"""The most important numbers of a run, as text for the report and the model card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hfwarmup.run_folder.data import RunData
 
 
 class Fact(NamedTuple):
-    """A number with its unit, and what is to be known beside it."""
+    """A number with its unit, and a detail that helps to read it."""
 
     value: str
     detail: str = ""
@@ -21,8 +21,8 @@ class Fact(NamedTuple):
 
 
 def facts_of(run: RunData) -> dict[str, Fact]:
-    """Name -> fact, of what is known."""
-    about, plan, spec = run.about, run.about.get("plan"), run.spec
+    """Name -> fact, for everything that is known of the run."""
+    manifest, plan, spec = run.manifest, run.manifest.get("plan"), run.spec
     facts = {"updates": _progress(run), **_losses(run)}
     if spec is not None:
         peaks = sorted(set(spec.peak_lrs), reverse=True)
@@ -33,16 +33,16 @@ def facts_of(run: RunData) -> dict[str, Fact]:
     if plan:
         scaled = f"k = {plan['scale']:g} times the reference" if plan["scale"] != 1 else ""
         facts["global batch"] = Fact(f"{plan['global_batch_size']:,} samples", scaled)
-    if about:
-        total, trained = about["parameters"]["total"], about["parameters"]["trained"]
+    if manifest:
+        total, trained = manifest["parameters"]["total"], manifest["parameters"]["trained"]
         facts["parameters"] = Fact(_millions(total), "" if trained == total else f"{_millions(trained)} trained")
-        processes = about["world_size"]
-        facts["device"] = Fact(about["device"], f"{_count(processes, 'process', 'processes')}, {about['precision']}")
+        processes = _count(manifest["world_size"], "process", "processes")
+        facts["device"] = Fact(manifest["device"], f"{processes}, {manifest['precision']}")
     return facts
 
 
 def table_of(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
-    """The facts of several runs side by side: (name, a cell a run)."""
+    """The facts of several runs side by side: (name, one cell for each run)."""
     columns = [facts_of(run) for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [str(column.get(name, "-")) for column in columns]) for name in names]
@@ -54,18 +54,18 @@ def results_of(run: RunData) -> list[tuple[str, str]]:
 
 
 def environment_of(run: RunData) -> list[tuple[str, str]]:
-    """Where the run was made: device, versions, and the variables that its numbers depend on."""
-    about = run.about
-    if not about:
+    """Where the run was made: device, versions, and the environment variables that its numbers depend on."""
+    manifest = run.manifest
+    if not manifest:
         return []
-    begun = datetime.fromisoformat(about["begun"]).strftime("%Y-%m-%d %H:%M UTC")
-    rows = [("begun", begun), ("device", about["device"]), ("precision", about["precision"])]
-    rows += [("processes", str(about["world_size"])), ("threads a process", str(about["threads_per_process"]))]
-    return [*rows, *about["versions"].items(), *about["environment"].items()]
+    begun = datetime.fromisoformat(manifest["begun"]).strftime("%Y-%m-%d %H:%M UTC")
+    rows = [("begun", begun), ("device", manifest["device"]), ("precision", manifest["precision"])]
+    rows += [("processes", str(manifest["world_size"])), ("threads per process", str(manifest["threads_per_process"]))]
+    return [*rows, *manifest["versions"].items(), *manifest["environment"].items()]
 
 
 def number(value: object) -> str:
-    """A number in five digits, everything else as it is.
+    """A number with five digits; any other value as text.
 
     >>> number(0.000123456), number(1234567), number("text")
     ('0.00012346', '1,234,567', 'text')
@@ -80,7 +80,7 @@ def _progress(run: RunData) -> Fact:
 
 
 def _losses(run: RunData) -> dict[str, Fact]:
-    """The last losses, and the lowest on validation where that was another one."""
+    """The last losses, and the lowest validation loss when it was not the last."""
     train, validation = run.series("loss"), [value for _, value in run.series("eval_loss")]
     final = run.results.get("eval_loss", validation[-1] if validation else None)
     facts = {}

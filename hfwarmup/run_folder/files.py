@@ -1,4 +1,4 @@
-"""The files in which a run keeps its record, written and read. Standard library only."""
+"""The files that record a run: their names, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Any
 from hfwarmup.errors import UserError
 
 RUN = "run.json"
-"""How the run was begun: command, plan, schedule, versions, device."""
+"""How the run was started: commands, plan, schedule, versions, device."""
 LOG = "log.jsonl"
-"""A line a log entry, in the order of the run."""
+"""One line for each log entry, in the order of the run."""
 LEARNING_RATES = "learning_rates.csv"
 """The learning rate of each update, planned and applied."""
 CONFIG = "config.yaml"
-"""Every setting before the plan, with its origin."""
+"""Every setting as given, before the plan changes any, with its origin."""
 BEGUN = (RUN, LOG, CONFIG)
-"""What a run writes as it begins: nothing that a later one could go on from."""
+"""What a run writes at its start: none of it is enough to resume from."""
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file, so that whoever reads it meanwhile finds the old one or the new one."""
+    """Write a whole file at once: a reader finds the old text or the new text, never a part."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)
 
 
 def write_learning_rates(path: Path, rows: Iterable[tuple[int, float, float]]) -> None:
-    """Write (0-based update, planned, applied) as CSV, each learning rate to the last bit."""
+    """Write (0-based update, planned, applied) as CSV, with every digit of each learning rate."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("update", "planned", "applied"))
@@ -58,15 +58,15 @@ def log_line(entry: Mapping[str, Any]) -> str:
 
 
 def append_log(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add an entry to a `log.jsonl`, at once in the file."""
+    """Append an entry to a `log.jsonl`; it is in the file when this returns."""
     with path.open("a", encoding="utf-8") as file:
         file.write(log_line(entry))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a `log.jsonl`; a last line that is still being written is left out.
+    """The entries of a `log.jsonl`. A last line that is still being written is left out.
 
-    Raises ValueError with file and line where another line is not JSON.
+    Raises UserError, with file and line, when any other line is not JSON.
     """
     *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
     entries = []

@@ -41,6 +41,6 @@ def test_a_run_whose_warmup_is_not_on_record(run):
     result = CliRunner().invoke(app, ["diagnose", str(run)])
     assert result.exit_code == 1
     assert result.output.strip() == (
-        f"error: {run}: no run.json that says peak and warmup; give the Trainer a RunRecorder() of "
-        "hfwarmup.trainer.recorder among its callbacks, as recipes do."
+        f"error: {run}: no run.json with the peak and the warmup; add hfwarmup.RunRecorder() to the callbacks of the "
+        "Trainer, as recipes do."
     )

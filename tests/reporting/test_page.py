@@ -191,4 +191,4 @@ def test_without_plotly_the_extra_is_named(make_run, monkeypatch):
 
 def test_what_is_missing_is_said_on_the_command_line_too(make_run):
     result = CliRunner().invoke(app, ["report", str(make_run(made=45))])
-    assert result.output.splitlines()[0] == "run: no all_results.json yet: 45 of 60 updates are made."
+    assert result.output.splitlines()[0] == "run: no all_results.json yet: 45 of 60 updates done."

@@ -73,7 +73,7 @@ def folder(tmp_path):
 def test_a_half_written_checkpoint_is_named(folder, caplog):
     root = folder(["checkpoint-7/", "checkpoint-14~/"])
     find_checkpoint(root, "auto")
-    assert caplog.messages == ["checkpoint-14: left out, since a killed run has not finished writing it"]
+    assert caplog.messages == ["ignoring checkpoint-14: incomplete, the run was killed while saving it"]
 
 
 def listing(root):

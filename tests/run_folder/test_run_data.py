@@ -29,15 +29,15 @@ MISSING = [
     # files that are not there, what is said
     (
         ["all_results.json"],
-        ["no all_results.json yet: 45 of 60 updates are made."],
+        ["no all_results.json yet: 45 of 60 updates done."],
     ),
     (
         ["learning_rates.csv"],
-        ["no learning_rates.csv yet: the learning rates are those of the log."],
+        ["no learning_rates.csv yet: the learning rates come from the log."],
     ),
     (
         ["run.json"],
-        ["no run.json: plan, schedule, command and environment are not on record (RunRecorder writes it)."],
+        ["no run.json: plan, schedule, command and environment are unknown (a RunRecorder writes the file)."],
     ),
 ]
 
@@ -90,7 +90,7 @@ def test_a_plateau_is_not_drawn_into_the_future(make_run):
 def test_a_schedule_of_the_users_own_is_drawn_as_recorded(make_run):
     schedule = {"name": "mine", "warmup_steps": 6, "total_steps": 60, "peak_lrs": [1e-3], "options": {}}
     run = read_run(make_run(steps=60, schedule=schedule, scheduler="mine"))
-    assert run.missing == ("the schedule mine is not one of hfwarmup's names: its warmup is not drawn.",)
+    assert run.missing == ("the schedule mine is not one of hfwarmup's, so its warmup is not drawn.",)
     assert (run.warmup_steps, len(planned_rates(run))) == (0, 60)
 
 
@@ -108,14 +108,14 @@ def test_the_folder_of_any_trainer_is_read_from_its_last_checkpoint(make_run, tm
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": "b', "is not JSON (Unterminated string starting at: line 1 column 7 (char 6))"),
-        ("[1]", "holds no map of names to values"),
+        ('{"a": "b', "is not valid JSON (Unterminated string starting at: line 1 column 7 (char 6))"),
+        ("[1]", "does not hold a JSON object"),
     ],
 )
 def test_a_damaged_file_is_named(make_run, name, text, said):
     path = make_run(steps=60) / name
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{path}: {said}')}; put it right, or move it away\.\Z"):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{path} {said}')}; repair it or move it away\.\Z"):
         read_run(path.parent)
 
 
@@ -129,7 +129,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
     assert str(caught.value) == message
 
 
-def test_two_runs_of_one_name_are_told_apart_by_their_paths(make_run, tmp_path):
+def test_two_runs_of_one_name_are_called_by_their_paths(make_run, tmp_path):
     first = make_run("a/run")
     second = tmp_path / "b" / "run"
     shutil.copytree(first, second)
