@@ -98,7 +98,11 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def hints_of(*kinds: type) -> dict[str, Any]:
-    """Field -> type hint, of all fields of some dataclasses that can be given; a default of None is allowed too."""
+    """Field -> type hint, of all fields of some dataclasses that can be given; a default of None is allowed too.
+
+    >>> hints_of(Duration)["amount"]
+    <class 'float'>
+    """
     found: dict[str, Any] = {}
     for kind in kinds:
         hints = _hints(kind)
