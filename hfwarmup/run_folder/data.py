@@ -52,7 +52,7 @@ class RunData:
     @property
     def warmup_steps(self) -> int:
         """Updates to the peak; 0 where the schedule is not known."""
-        return 0 if self.spec is None else self.spec.num_warmup_steps
+        return 0 if self.spec is None else self.spec.warmup_steps
 
     @property
     def diagnosis(self) -> Diagnosis | None:

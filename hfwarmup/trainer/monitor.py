@@ -18,7 +18,7 @@ from hfwarmup.measuring.noise_scale import NoiseScale, noise_and_signal
 from hfwarmup.measuring.products import local_part
 from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
 from hfwarmup.measuring.verdict import MAX_UPDATE, MEASURED, RANK, RANK_RATIO, READ_AT, diagnose
-from hfwarmup.schedules.shapes import radam
+from hfwarmup.schedules.warmup_shapes import radam
 from hfwarmup.trainer.first_batches import has_samples
 from hfwarmup.trainer.first_update import unwrapped
 from hfwarmup.trainer.hidden_states import last_hidden_state, probe_batch

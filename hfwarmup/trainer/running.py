@@ -27,7 +27,7 @@ def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
 def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> int:
     """Updates to the peak, under a schedule of this package or of transformers, some of which drop the warmup."""
     if (scheduler := own_scheduler(kwargs)) is not None:
-        return scheduler.spec.num_warmup_steps
+        return scheduler.spec.warmup_steps
     kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     return 0 if kind in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
 

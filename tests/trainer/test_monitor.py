@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 from hfwarmup.measuring.noise_scale import noise_and_signal
 from hfwarmup.measuring.representation import effective_rank
-from hfwarmup.schedules.shapes import radam
+from hfwarmup.schedules.warmup_shapes import radam
 from hfwarmup.trainer.hidden_states import last_hidden_state
 from hfwarmup.trainer.monitor import WarmupMonitor, _gradients_are_whole, watch_warmup
 
