@@ -29,7 +29,7 @@ class UpdateCounter:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, *_: Any) -> None:
+    def __call__(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         self.count += 1
 
 
@@ -104,6 +104,7 @@ class WarmupScheduler(LRScheduler):
         self._fresh_after = None if after is None else deepcopy(after.state_dict())
         self._weight_decay = ScaledWeightDecay(groups)
         check_weight_decay(spec, self._weight_decay.initial)
+        self._has_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
         self._updates = UpdateCounter()
         optimizer.register_step_post_hook(self._updates)
         self._stepped_at_update = self._walked_from = 0
@@ -127,8 +128,12 @@ class WarmupScheduler(LRScheduler):
         if updates and not self._stepped_at_update and self.last_epoch > self._walked_from:
             self._warn_of_walk()
         self._stepped_at_update = updates
-        self._step_count += 1
         self.last_epoch += 1
+        if len(self.optimizer.param_groups) != len(self.spec.peak_lrs):
+            raise UserError(
+                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, but had "
+                f"{len(self.spec.peak_lrs)} when the scheduler was made; add groups before making it."
+            )
         if self.awaits_critical_lr and self.last_epoch > 0:
             raise UserError(
                 "initial_lr='auto' needs a Trainer, which measures it; give initial_lr a number, or call "
@@ -173,8 +178,7 @@ class WarmupScheduler(LRScheduler):
         Call it before the first update. A schedule with `initial_lr="auto"` waits for it.
         """
         self.critical_lr, self.awaits_critical_lr = lr, False
-        self._install(self.spec.starting_at(lr))
-        self._apply(self.spec.learning_rates(self.last_epoch))
+        self._follow(self.spec.starting_at(lr))
 
     def replan(self, *, peak_scale: float, num_warmup_steps: int, num_training_steps: int) -> None:
         """Go on at the same update with every peak times `peak_scale` and with other lengths.
@@ -188,9 +192,13 @@ class WarmupScheduler(LRScheduler):
             given_warmup_steps=num_warmup_steps,
             total_steps=num_training_steps,
         )
-        self._install(spec if self.critical_lr is None else spec.starting_at(self.critical_lr))
+        self._follow(spec if self.critical_lr is None else spec.starting_at(self.critical_lr))
+
+    def _follow(self, spec: ScheduleSpec) -> None:
+        """Go on with another schedule at the same update."""
+        self._install(spec)
         self._publish_peaks()
-        self._apply(self.spec.learning_rates(self.last_epoch))
+        self._apply(spec.learning_rates(self.last_epoch))
 
     def _publish_peaks(self) -> None:
         """Write the spec's peaks to where torch keeps them."""
@@ -203,23 +211,22 @@ class WarmupScheduler(LRScheduler):
         return list(self._last_lr)
 
     def _apply(self, learning_rates: list[float]) -> None:
-        """Write the learning rates into the groups, into a tensor where the optimizer keeps it as one."""
+        """Write the learning rates into the groups."""
         self._record(learning_rates)
-        for group, lr in zip(self.optimizer.param_groups, learning_rates, strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        values = self._in_tensors(learning_rates) if self._has_tensors else learning_rates
+        for group, lr in zip(self.optimizer.param_groups, values):  # noqa: B905  strict= costs a tenth of a step
+            group["lr"] = lr
+
+    def _in_tensors(self, learning_rates: list[float]) -> list[Any]:
+        """Fill the tensors that hold learning rates: compiled optimizers read their storage, so they must stay."""
+        rows = zip(self.optimizer.param_groups, learning_rates, strict=True)
+        return [group["lr"].fill_(lr) if isinstance(group["lr"], torch.Tensor) else lr for group, lr in rows]
 
     def _record(self, learning_rates: list[float]) -> None:
         """Take note of the groups' learning rates, and set the weight decay that goes with them."""
-        if len(self.optimizer.param_groups) != len(self.spec.peak_lrs):
-            raise UserError(
-                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups, but had "
-                f"{len(self.spec.peak_lrs)} when the scheduler was made; add groups before making it."
-            )
         self._last_lr: list[float] = learning_rates  # type: ignore[assignment]  # torch's own list may hold tensors
-        self._weight_decay.write(self.optimizer, learning_rates, self.spec.levels)
+        if self._weight_decay.mode != "coupled":
+            self._weight_decay.write(self.optimizer, learning_rates, self.spec.levels)
 
     def state_dict(self) -> dict[str, Any]:
         """The update's index, the schedule and the state of what comes after it: plain data, safe for weights_only."""

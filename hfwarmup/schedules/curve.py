@@ -67,24 +67,30 @@ class Curve:
 
     def bind(self, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         """0-based index of the update -> the learning rate of each of `levels`; O(1) in the index."""
-        first_count, warmup_steps = self.first_count, self.warmup_steps
+        first_count = self.first_count
         # No paper has a decay that ends after a warmup that counts from 1. We count it from 0, like all others.
         delay = first_count if self._decay.ends else 0
         last_count = sys.maxsize if self.total_steps is None else self.total_steps + delay
-        peak_count, damps = warmup_steps + delay, self._warmup.from_beta2
-        rise, rise_blend = self._warmup.on(self), self._warmup.blend
-        fall, fall_blend = self._decay.on(self), self._decay.blend
-        assert fall(0) == 1.0  # a decay begins at the peak; wsd raises here what its lengths forbid
+        peak_count, damps = self.warmup_steps + delay, self._warmup.from_beta2
+        rise, rise_blend = self._warmup.height_on(self), self._warmup.blend
+        fall, fall_blend = self._decay.height_on(self), self._decay.blend
+
+        distinct = list(dict.fromkeys(levels))
+        slots = [distinct.index(level) for level in levels]
 
         def learning_rates(step: int) -> list[float]:
-            count = min(step + first_count, last_count)
-            if count < warmup_steps:
+            count = step + first_count
+            if count > last_count:
+                count = last_count
+            if count < peak_count:
                 height = rise(count)
-                return [rise_blend(start, peak, height) for start, peak, _ in levels]
-            height = fall(max(0, count - peak_count))
-            rates = [fall_blend(floor, peak, height) for _, peak, floor in levels]
-            # A warmup of beta2 never quite ends, so it damps what follows (Ma & Yarats 2021, section 5).
-            return [lr * rise(count) for lr in rates] if damps else rates
+                rates = [rise_blend(start, peak, height) for start, peak, _ in distinct]
+            else:
+                height = fall(count - peak_count)
+                rates = [fall_blend(floor, peak, height) for _, peak, floor in distinct]
+                if damps:  # a warmup of beta2 never quite ends (Ma & Yarats 2021, section 5)
+                    rates = [lr * rise(count) for lr in rates]
+            return [rates[slot] for slot in slots]
 
         return learning_rates
 

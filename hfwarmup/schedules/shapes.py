@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,41 @@ if TYPE_CHECKING:
     from hfwarmup.schedules.curve import Curve
     from hfwarmup.schedules.options import ScheduleOptions
 
-LENGTHS = frozenset({"warmup_steps", "decay_steps", "total_steps"})
-"""The lengths of a `Curve` that a shape may ask for."""
-
+Height = Callable[[int], float]
+"""count of updates -> height in [0, 1]; 0 is the start or the floor, 1 the peak."""
 Blend = Callable[[float, float, float], float]
-"""(low level, peak, height in [0, 1]) -> learning rate; height 0 is the low level, height 1 the peak."""
+"""(low level, peak, height) -> learning rate; height 0 is the low level, height 1 the peak."""
+LENGTHS = frozenset({"warmup_steps", "decay_steps", "total_steps"})
+"""The lengths of a `Curve`, in updates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """All that the package knows of one shape."""
+
+    make: Callable[..., Height]
+    """lengths and options, by their names -> height; a shape reads what this function has as parameters"""
+    reads: frozenset[str]
+    """the options that it reads besides"""
+    blend: Blend
+    """how a height becomes a learning rate"""
+    check: Callable[[ScheduleOptions], None] = lambda _: None
+    """raises UserError for options that it cannot take"""
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The lengths and options that `make` takes."""
+        return frozenset(signature(self.make).parameters)
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Every option that the shape reads."""
+        return self.reads | self.parameters - LENGTHS
+
+    def height_on(self, curve: Curve) -> Height:
+        """The shape with the lengths and options of a curve."""
+        owners = {name: curve if name in LENGTHS else curve.options for name in self.parameters}
+        return self.make(**{name: getattr(owner, name) for name, owner in owners.items()})
 
 
 def arithmetic(low: float, peak: float, height: float) -> float:
@@ -55,33 +85,3 @@ def from_zero(_low: float, peak: float, height: float) -> float:
     0.25
     """
     return peak * height
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """All that the package knows of one shape."""
-
-    height: Callable[..., float]
-    """a pure function: a count of updates, and by name the lengths and options that it asks for -> height in [0, 1]"""
-    reads: frozenset[str]
-    """the options that it reads beside those of `height`"""
-    blend: Blend = arithmetic
-    """how a height becomes a learning rate"""
-    check: Callable[[ScheduleOptions], None] = lambda _: None
-    """raises UserError for options that it cannot take"""
-
-    @property
-    def asks_for(self) -> frozenset[str]:
-        """The lengths and options that `height` takes by name."""
-        _count, *names = signature(self.height).parameters
-        return frozenset(names)
-
-    @property
-    def options(self) -> frozenset[str]:
-        """Every option that it reads."""
-        return self.reads | self.asks_for - LENGTHS
-
-    def on(self, curve: Curve) -> Callable[[int], float]:
-        """The count of updates -> height, with the lengths and options of a curve."""
-        values = {name: getattr(curve if name in LENGTHS else curve.options, name) for name in self.asks_for}
-        return partial(self.height, **values)

@@ -92,20 +92,11 @@ class ScheduleSpec:
 
     @cached_property
     def learning_rates(self) -> Callable[[int], list[float]]:
-        """0-based update -> the learning rate of each group; groups with equal peak and stretch are computed once."""
-        groups = list(zip(self.warmup_stretch or [1.0] * len(self.peak_lrs), self.levels, strict=True))
-        distinct = sorted(dict.fromkeys(groups))
-        slots = [distinct.index(group) for group in groups]
-        parts = [
-            self._bind(stretch, [levels for other, levels in distinct if other == stretch])
-            for stretch in dict.fromkeys(stretch for stretch, _ in distinct)
-        ]
-
-        def learning_rates(step: int) -> list[float]:
-            rates = [lr for part in parts for lr in part(step)]
-            return [rates[slot] for slot in slots]
-
-        return learning_rates
+        """0-based update -> the learning rate of each group."""
+        if not self.warmup_stretch:
+            return self._bind(1.0, self.levels)
+        parts = [self._bind(stretch, [level]) for stretch, level in zip(self.warmup_stretch, self.levels, strict=True)]
+        return lambda step: [lr for part in parts for lr in part(step)]
 
     def _bind(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
         """The learning rates of the groups with one stretch."""

@@ -1,16 +1,18 @@
 """The shapes of warmups. A new one is one entry of WARMUP_SHAPES.
 
-A height is 0 at the start of a warmup and 1 at the peak, n = `count` updates into a warmup of T_w = `warmup_steps`.
+Each function makes a height from what it has as parameters: T_w = `warmup_steps`, and options. The height is 0 at the
+start and 1 at the peak, at n = T_w.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hfwarmup.errors import UserError
-from hfwarmup.schedules.shapes import Shape, from_zero, geometric
+from hfwarmup.schedules.shapes import Blend, Height, Shape, arithmetic, from_zero, geometric
 
 if TYPE_CHECKING:
     from hfwarmup.schedules.options import ScheduleOptions
@@ -26,115 +28,113 @@ class WarmupShape(Shape):
     """A shape up to the peak, blended between start and peak."""
 
     reads: frozenset[str] = START
+    blend: Blend = arithmetic
     default_initial_lr: float = DEFAULT_INITIAL_LR
     """where it starts if no option says it"""
     counts_from_one: bool = False
-    """whether the first update counts as 1 of T_w, as in some papers, and not as 0"""
+    """whether the first update is n = 1, as in some papers, and not n = 0"""
 
     @property
     def from_beta2(self) -> bool:
         """Whether beta2 sets its length; such a shape only approaches 1, so it also damps the decay after it."""
-        return "beta2" in self.asks_for
+        return "beta2" in self.parameters
 
 
-def linear(count: int, warmup_steps: int) -> float:
+def linear(warmup_steps: int) -> Height:
     """height = n / T_w (Goyal et al. 2017, arXiv:1706.02677, section 2.2).
 
-    >>> linear(25, warmup_steps=100)
+    >>> linear(warmup_steps=100)(25)
     0.25
     """
-    return count / warmup_steps
+    return lambda n: n / warmup_steps
 
 
-def cosine(count: int, warmup_steps: int) -> float:
+def cosine(warmup_steps: int) -> Height:
     """Half a cosine up: height = (1 - cos(pi n / T_w)) / 2.
 
-    >>> round(cosine(25, warmup_steps=100), 4)
+    >>> round(cosine(warmup_steps=100)(25), 4)
     0.1464
     """
-    return 0.5 * (1.0 - math.cos(math.pi * (count / warmup_steps)))
+    return lambda n: 0.5 * (1.0 - math.cos(math.pi * (n / warmup_steps)))
 
 
-def polynomial(count: int, warmup_steps: int, power: float) -> float:
+def polynomial(warmup_steps: int, power: float) -> Height:
     """height = (n / T_w) ** power; power 1 is linear, above 1 starts more gently.
 
-    >>> polynomial(50, warmup_steps=100, power=2)
+    >>> polynomial(warmup_steps=100, power=2)(50)
     0.25
     """
-    return (count / warmup_steps) ** power
+    return lambda n: (n / warmup_steps) ** power
 
 
-def saturating(count: int, warmup_steps: int, tau: float | None) -> float:
-    """height = (1 - exp(-n / tau)) / (1 - exp(-T_w / tau)): steep first, then flat; without `tau` it is T_w / 5.
+def saturating(warmup_steps: int, tau: float | None) -> Height:
+    """height = (1 - exp(-n / tau)) / (1 - exp(-T_w / tau)): steep first, then flat; `tau` None is T_w / 5.
 
     Dividing by the last value makes the peak exact.
 
-    >>> round(saturating(20, warmup_steps=100, tau=None), 4)
+    >>> round(saturating(warmup_steps=100, tau=None)(20), 4)
     0.6364
     """
     tau = tau or warmup_steps / 5
-    return math.expm1(-count / tau) / math.expm1(-warmup_steps / tau)
+    return lambda n: math.expm1(-n / tau) / math.expm1(-warmup_steps / tau)
 
 
-def constant(_count: int) -> float:
+def constant() -> Height:
     """height = 0 until the jump to the peak (Goyal et al. 2017, section 2.2: worse than no warmup).
 
-    >>> constant(99)
+    >>> constant()(99)
     0.0
     """
-    return 0.0
+    return lambda _: 0.0
 
 
-def untuned_linear(count: int, beta2: float) -> float:
-    """height = min(1, (1 - beta2) s / 2), s = 1, 2, … (Ma & Yarats 2021, arXiv:1910.04209, eq. 11).
+def untuned_linear(beta2: float) -> Height:
+    """height = min(1, (1 - beta2) n / 2), n = 1, 2, … (Ma & Yarats 2021, arXiv:1910.04209, eq. 11).
 
-    >>> untuned_linear(10, beta2=0.75), untuned_linear(1, beta2=0.75)
+    >>> untuned_linear(beta2=0.75)(10), untuned_linear(beta2=0.75)(1)
     (1.0, 0.125)
     """
-    return min(1.0, 0.5 * (1.0 - beta2) * count)
+    return lambda n: min(1.0, 0.5 * (1.0 - beta2) * n)
 
 
-def untuned_exponential(count: int, beta2: float) -> float:
-    """height = 1 - exp(-(1 - beta2) s), s = 1, 2, … (Ma & Yarats 2021, arXiv:1910.04209, eq. 9).
+def untuned_exponential(beta2: float) -> Height:
+    """height = 1 - exp(-(1 - beta2) n), n = 1, 2, … (Ma & Yarats 2021, arXiv:1910.04209, eq. 9).
 
-    >>> round(untuned_exponential(1000, beta2=0.999), 4)
+    >>> round(untuned_exponential(beta2=0.999)(1000), 4)
     0.6321
     """
-    return -math.expm1(-(1.0 - beta2) * count)
+    return lambda n: -math.expm1(-(1.0 - beta2) * n)
 
 
-def radam(count: int, beta2: float) -> float:
+def radam(beta2: float) -> Height:
     """RAdam's rectification as a warmup (Liu et al. 2020, arXiv:1908.03265, algorithm 2).
 
     height = sqrt(((r_t - 4)(r_t - 2) r_inf) / ((r_inf - 4)(r_inf - 2) r_t)) with r_inf = 2/(1 - beta2) - 1 and
-    r_t = r_inf - 2 t beta2^t / (1 - beta2^t). The first update uses t = 5, the first with r_t > 4 at beta2 >= 0.9.
+    r_t = r_inf - 2 t beta2^t / (1 - beta2^t). n = 1 is the first t with r_t > 4: 5 at beta2 >= 0.9, later below.
 
-    >>> round(radam(1, beta2=0.999), 4), round(radam(2733, beta2=0.999), 2)
+    >>> round(radam(beta2=0.999)(1), 4), round(radam(beta2=0.999)(2733), 2)
     (0.0173, 0.9)
     """
+
+    def length(t: int) -> float:
+        return limit - 2.0 * t * beta2**t / (1.0 - beta2**t)
+
+    def height(n: int) -> float:
+        r = length(first + n - 1)
+        return math.sqrt((r - 4.0) * (r - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * r))
+
     limit = 2.0 / (1.0 - beta2) - 1.0
-    t = count + _radam_offset(beta2) - 1
-    length = limit - 2.0 * t * beta2**t / (1.0 - beta2**t)
-    return math.sqrt((length - 4.0) * (length - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * length))
+    first = next(t for t in range(1, 1000) if length(t) > 4.0)
+    return height
 
 
-def _radam_offset(beta2: float) -> int:
-    """The first t whose r_t exceeds 4: 5 wherever beta2 >= 0.9, at most a handful more down to 0.6.
+def gi(beta2: float) -> Height:
+    """GI-Adam's automatic warmup: height = sqrt(1 - beta2^n) (Kalra & Barkeshli 2024, arXiv:2406.09405, appendix I.2).
 
-    >>> _radam_offset(0.999), _radam_offset(0.9), _radam_offset(0.7)
-    (5, 5, 6)
-    """
-    limit = 2.0 / (1.0 - beta2) - 1.0
-    return next(t for t in range(1, 1000) if limit - 2.0 * t * beta2**t / (1.0 - beta2**t) > 4.0)
-
-
-def gi(count: int, beta2: float) -> float:
-    """GI-Adam's automatic warmup: height = sqrt(1 - beta2^s) (Kalra & Barkeshli 2024, arXiv:2406.09405, appendix I.2).
-
-    >>> round(gi(1, beta2=0.999), 4), round(gi(1660, beta2=0.999), 2)
+    >>> round(gi(beta2=0.999)(1), 4), round(gi(beta2=0.999)(1660), 2)
     (0.0316, 0.9)
     """
-    return math.sqrt(-math.expm1(count * math.log(beta2)))
+    return lambda n: math.sqrt(-math.expm1(n * math.log(beta2)))
 
 
 def beta2_warmup_steps(beta2: float) -> int:
@@ -163,21 +163,20 @@ def _check_radam(options: ScheduleOptions) -> None:
         raise UserError(f"beta2={options.beta2}: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'.")
 
 
-NONE = frozenset[str]()
+_counted_from_one = partial(WarmupShape, reads=frozenset(), blend=from_zero, counts_from_one=True)
+
 WARMUP_SHAPES: dict[str, WarmupShape] = {
-    "linear": WarmupShape(height=linear, default_initial_lr=0.0),
-    "gradual": WarmupShape(height=linear),
-    "exponential": WarmupShape(height=linear, blend=geometric, check=_check_exponential),
-    "cosine": WarmupShape(height=cosine),
-    "polynomial": WarmupShape(height=polynomial),
-    "saturating": WarmupShape(height=saturating),
-    "constant": WarmupShape(height=constant),
-    "noam": WarmupShape(
-        height=linear, reads=frozenset({"d_model"}), blend=from_zero, counts_from_one=True, check=_check_noam
-    ),
-    "untuned_linear": WarmupShape(height=untuned_linear, reads=NONE, blend=from_zero, counts_from_one=True),
-    "untuned_exponential": WarmupShape(height=untuned_exponential, reads=NONE, blend=from_zero, counts_from_one=True),
-    "radam": WarmupShape(height=radam, reads=NONE, blend=from_zero, counts_from_one=True, check=_check_radam),
-    "gi": WarmupShape(height=gi, reads=NONE, blend=from_zero, counts_from_one=True),
+    "linear": WarmupShape(make=linear, default_initial_lr=0.0),
+    "gradual": WarmupShape(make=linear),
+    "exponential": WarmupShape(make=linear, blend=geometric, check=_check_exponential),
+    "cosine": WarmupShape(make=cosine),
+    "polynomial": WarmupShape(make=polynomial),
+    "saturating": WarmupShape(make=saturating),
+    "constant": WarmupShape(make=constant),
+    "noam": _counted_from_one(make=linear, reads=frozenset({"d_model"}), check=_check_noam),
+    "untuned_linear": _counted_from_one(make=untuned_linear),
+    "untuned_exponential": _counted_from_one(make=untuned_exponential),
+    "radam": _counted_from_one(make=radam, check=_check_radam),
+    "gi": _counted_from_one(make=gi),
 }
 """Every value of the option `warmup_shape`."""

@@ -255,7 +255,7 @@ def _rectification(optimizer: torch.optim.Optimizer, step: int) -> dict[str, flo
     betas = optimizer.param_groups[0].get("betas")
     if betas is None or betas[1] <= 0.6:  # below it no update is ever rectified
         return {}
-    return {"rectification": radam(step, betas[1])}
+    return {"rectification": radam(betas[1])(step)}
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -302,7 +302,8 @@ def test_calls_before_the_first_update_are_said(caplog):
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == (
         "scheduler.step() was called 3 times before the first optimizer update, so update 0 ran at the learning rate "
-        "of update 3, and so on; fine if you meant to skip ahead, otherwise call scheduler.step() after optimizer.step()."
+        "of update 3, and so on; fine if you meant to skip ahead, otherwise call scheduler.step() after "
+        "optimizer.step()."
     )
 
 
