@@ -107,7 +107,7 @@ def run(name: str, seed: int, start: str, folder: str) -> dict[str, Any]:
         "seed": seed,
         "start": start,
         "critical_lr": scheduler.critical_lr,
-        "warmup_steps": scheduler.spec.num_warmup_steps,
+        "warmup_steps": scheduler.spec.warmup_steps,
         "first_lr": scheduler.spec.learning_rates(0)[0],
         "validation_loss": trainer.evaluate()["eval_loss"],
     }

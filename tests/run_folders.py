@@ -25,7 +25,7 @@ def write_run(folder: Path, *, steps: int = 60, made: int | None = None, measure
     folder.mkdir(parents=True)
     plan = plan_run(learning_rate=1e-3, warmup="10%", total_steps=steps, global_batch_size=16, reference_batch_size=8)
     spec = ScheduleSpec(
-        name="warmup_cosine", warmup_steps=plan.warmup_steps, total_steps=steps, peak_lrs=[plan.peak_lr] * 2
+        name="warmup_cosine", given_warmup_steps=plan.warmup_steps, total_steps=steps, peak_lrs=[plan.peak_lr] * 2
     )
     command = "NUM_PROCESSES=2 ./launch.sh pretrain_clm --config configs/pretrain_clm/stdlib.yaml"
     run = {

@@ -292,7 +292,7 @@ def test_every_public_thing_has_a_docstring(path):
 NO_DOCTEST = {
     # function -> why a doctest would show nothing
     "add_schedule": "it changes the registry",
-    "own_factory": "it reads the registry",
+    "user_factory": "it reads the registry",
     "schedule_names": "it reads the registry",
     "import_script": "it runs a recipe's file",
     "load_config": "it reads a file",

@@ -1,4 +1,4 @@
-"""What the optimizer does beside following the learning rate."""
+"""Parameter groups: split for warmups of their own lengths, and read for what a schedule needs to know of them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hfwarmup.errors import UserError
-from hfwarmup.schedules.named import own_factory, resolve_options
-from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.schedules.named import takes_length_from_beta2
 
 
 def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str, float]) -> None:
-    """Give some parameters a longer or shorter warmup: their own parameter groups, with `warmup_stretch`.
+    """Give some parameters a longer or shorter warmup: parameter groups of their own, with a `warmup_stretch`.
 
     The warmup of a group takes `warmup_steps` x its stretch. Call it before the scheduler is made; in a Trainer between
     `trainer.create_optimizer()` and `trainer.train()`.
 
     Args:
-        optimizer: its groups are split in place, every other setting of a group stays.
-        model: where the parameters have their names.
-        stretch: regular expression, searched in a parameter's name -> factor of the warmup's length, above 0; the first
-            expression that is found counts.
+        optimizer: its groups are split in place; all other settings of a group stay.
+        model: gives the parameters' names.
+        stretch: regular expression, searched in a parameter's name -> factor of the warmup's length, above 0. The first
+            expression that matches a name counts.
 
     Raises:
-        UserError: an expression that is in no trainable parameter's name, or a factor that is not above 0.
+        UserError: an expression matches no trainable parameter's name, or a factor is not above 0.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> from torch.optim import SGD
@@ -43,7 +42,7 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
             raise UserError(f"stretch {pattern!r}: {factor} is not above 0; give a factor of the warmup's length.")
         if not any(re.search(pattern, name) for name in names.values()):
             raise UserError(
-                f"stretch {pattern!r} is in no parameter's name; the last one is {list(names.values())[-1]!r}."
+                f"stretch {pattern!r} matches no parameter's name; one of them is {list(names.values())[-1]!r}."
             )
     groups: list[dict[str, Any]] = []
     for group in optimizer.param_groups:
@@ -61,31 +60,17 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
 
 
 def with_beta2(optimizer: Optimizer, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options`, with beta2 read from the optimizer where the warmup needs it and it is not given."""
-    if (
-        own_factory(name) is not None
-        or resolve_options(name, options).warmup not in BETA2_WARMUPS
-        or "beta2" in options
-    ):
+    """`options`, with the optimizer's beta2 if the warmup needs one and none is given."""
+    if "beta2" in options or not takes_length_from_beta2(name, options):
         return options
     found = {group["betas"][1] for group in optimizer.param_groups if "betas" in group}
     if len(found) != 1:
-        seen = "no betas" if not found else f"different ones ({', '.join(map(str, sorted(found)))})"
+        seen = "no betas" if not found else f"several ({', '.join(map(str, sorted(found)))})"
         raise UserError(f"{name!r} takes its length from beta2, and {type(optimizer).__name__} has {seen}; set beta2.")
     return {**options, "beta2": float(found.pop())}
 
 
 def warmup_stretches(optimizer: Optimizer) -> list[float]:
-    """Each group's `warmup_stretch`; empty where no group has one."""
+    """Each group's `warmup_stretch`; empty if all of them are 1."""
     stretches = [float(group.get("warmup_stretch", 1.0)) for group in optimizer.param_groups]
     return stretches if set(stretches) != {1.0} else []
-
-
-class UpdateCounter:
-    """Counts an optimizer's updates; not the scheduler itself, which the optimizer's hook would keep alive."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, *_: Any) -> None:
-        self.count += 1

@@ -1,4 +1,4 @@
-"""The torch scheduler that takes over at the peak: the plateau of `warmup_plateau`, and how any of them resumes."""
+"""The torch scheduler that takes over at the peak: how `warmup_plateau` makes its own, and how any of them resumes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 _PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
-def plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | None:
-    """The ReduceLROnPlateau that the schedule asks for, None when its decay is another."""
+def make_plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | None:
+    """The ReduceLROnPlateau that the schedule asks for; None when its decay is not plateau."""
     options = spec.resolved
     if options.decay != "plateau":
         return None
@@ -33,10 +33,13 @@ def plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau | Non
     )
 
 
-def restore(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now: ScheduleSpec) -> None:
-    """Load the state of `after`; the configured plateau and the peaks of `now` win over those of `saved`."""
-    own_plateau = now.resolved.decay == "plateau"
-    if own_plateau and saved.resolved.used() != now.resolved.used():
+def load_after(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now: ScheduleSpec) -> None:
+    """Load the state of `after`, which ran under the schedule `saved` and goes on under `now`.
+
+    The settings of a plateau and the peaks are those of `now`.
+    """
+    is_plateau = now.resolved.decay == "plateau"
+    if is_plateau and saved.resolved.used() != now.resolved.used():
         keep_best = saved.resolved.mode == now.resolved.mode and saved.resolved.metric == now.resolved.metric
         state = {name: state[name] for name in _PLATEAU_COUNTERS if name != "best" or keep_best}
     after.load_state_dict(state)
@@ -44,7 +47,7 @@ def restore(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now:
 
 
 def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -> None:
-    """In torch's schedulers of schedulers those of each."""
+    """Move the peaks that a torch scheduler keeps; a scheduler of schedulers keeps them in each."""
     for part in getattr(after, "_schedulers", ()):
         _rescale_peaks(part, saved, now)
     if "base_lrs" in vars(after):
@@ -52,25 +55,25 @@ def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -
 
 
 def steps_made(after: LRScheduler) -> int:
-    """How many steps a torch scheduler has made; of torch's ChainedScheduler, which does not count, its parts."""
+    """How many steps a torch scheduler has made. ChainedScheduler does not count them; its parts do."""
     parts = [steps_made(part) for part in getattr(after, "_schedulers", ())]
     return max(int(vars(after).get("last_epoch", 0)), *parts, 0)
 
 
-def check_kept(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
-    """ValueError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
+def check_same_handover(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
+    """Raise UserError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
 
     Under `config` it may come or go.
     """
     if policy != "config" and (after is None) != (state is None):
         which = "the checkpoint's schedule" if after is None else "this schedule"
         raise UserError(
-            f"only {which} has a scheduler after its warmup; build the one of the checkpoint again, "
-            "or pass on_schedule_change=config to follow this one from here on."
+            f"only {which} has a scheduler after its warmup; build the checkpoint's one again, "
+            "or pass on_schedule_change=config to follow this schedule from here on."
         )
 
 
 def rescale(learning_rates: Sequence[float], saved: ScheduleSpec, now: ScheduleSpec) -> list[float]:
-    """Learning rates of the groups under the peaks of `saved`, moved to those of `now`; exact where the peak stays."""
+    """The groups' learning rates under the peaks of `saved`, scaled to those of `now`; exact where the peak stays."""
     rows = zip(learning_rates, saved.peak_lrs, now.peak_lrs, strict=True)
     return [lr if old == new else lr * new / old if old else new for lr, old, new in rows]

@@ -1,4 +1,4 @@
-"""What a resumed run does when its schedule is not the checkpoint's."""
+"""What a resumed run does when its schedule differs from the checkpoint's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 logger = logging.getLogger(__name__)
 
 
-def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChange, *, step: int) -> ScheduleSpec:
+def resolve_spec(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChange, *, step: int) -> ScheduleSpec:
     """The schedule to follow from update `step` on, under the resume policy.
 
-    Raises ValueError under `error` when the two differ: every changed name with both values, and what to pass.
+    Raises UserError when the two differ under `error`: every changed name with both values, and what to pass.
     """
     differences = saved.differences(configured)
     if not differences:
@@ -25,22 +25,24 @@ def settle(saved: ScheduleSpec, configured: ScheduleSpec, policy: OnScheduleChan
         )
     old_lr, new_lr = max(saved.learning_rates(step)), max(configured.learning_rates(step))
     if policy == "checkpoint":
-        logger.warning("on_schedule_change=checkpoint: the checkpoint's schedule stays, without %s", listed)
+        logger.warning(
+            "on_schedule_change=checkpoint: keeping the checkpoint's schedule, without the change %s", listed
+        )
         return saved
-    jump = f"; update {step} runs at {new_lr:g}, not {old_lr:g}" if new_lr != old_lr else ""
+    jump = f"; update {step} runs at {new_lr:g} instead of {old_lr:g}" if new_lr != old_lr else ""
     logger.warning("on_schedule_change=config: %s%s", listed, jump)
     return configured
 
 
-def measured_start(critical_lr: float | None, policy: OnScheduleChange, *, step: int) -> float:
-    """The critical learning rate that a run with `initial_lr: auto` began at, from its checkpoint at update `step`.
+def resolve_critical_lr(critical_lr: float | None, policy: OnScheduleChange, *, step: int) -> float:
+    """The critical learning rate at which a run with `initial_lr: auto` began, from its checkpoint at update `step`.
 
-    0, which starts the ramp where it starts without, under `checkpoint` when there is none; else that is a ValueError.
+    Without one it is 0 under `checkpoint`, which leaves the ramp as it is, and a UserError under the other policies.
     """
     if critical_lr is None and policy != "checkpoint":
         raise UserError(
-            f"initial_lr='auto' is measured when a run begins, and the checkpoint at update {step} did not; give "
-            "initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule."
+            f"initial_lr='auto' is measured when a run begins, but the run of the checkpoint at update {step} did not "
+            "use it; give initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule."
         )
     return critical_lr or 0.0
 
@@ -48,7 +50,7 @@ def measured_start(critical_lr: float | None, policy: OnScheduleChange, *, step:
 def _remedy(changed: set[str]) -> str:
     if changed == {"max_steps"}:
         return (
-            "to train longer pass on_schedule_change=config (the decay is laid over the new length, the learning rate "
+            "to train longer pass on_schedule_change=config (the decay takes the new length, so the learning rate "
             "jumps) or checkpoint (the old decay ends where it would have, and its last learning rate stays)."
         )
     return "pass on_schedule_change=config to follow the new schedule from here on, or checkpoint to keep the old one."

@@ -6,13 +6,10 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.errors import UserError, check_choice
 from hfwarmup.optim.handover import steps_made
 from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.schedules.options import BETA2_WARMUPS, WARMUP_OPTIONS
-
-_WITHOUT_LENGTH = {"noam", *BETA2_WARMUPS}
-_SHAPES = [shape for shape in WARMUP_OPTIONS if shape not in _WITHOUT_LENGTH]
+from hfwarmup.schedules.warmup_shapes import WARMUP_SHAPES
 
 
 def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual", **options: Any) -> WarmupScheduler:
@@ -40,16 +37,17 @@ def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual",
     >>> applied
     [0.5, 0.75, 1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    if shape in _WITHOUT_LENGTH:
+    check_choice("shape", shape, WARMUP_SHAPES)
+    if WARMUP_SHAPES[shape].counts_from_one:
         raise UserError(
             f"shape={shape!r} does not reach the peak at an update of your choice; use for example 'gradual'."
         )
-    if shape not in _SHAPES:
-        raise UserError(f"shape={shape!r}{did_you_mean(str(shape), _SHAPES)} Choose one of {', '.join(_SHAPES)}.")
     if not isinstance(after, LRScheduler):
         raise UserError(f"after is of type {type(after).__name__}; give a torch scheduler, for example StepLR(…).")
     if isinstance(after, WarmupScheduler):
         raise UserError("after is a WarmupScheduler, which has its own warmup; choose its decay instead.")
     if steps_made(after) > 0:
         raise UserError(f"after has made {steps_made(after)} steps; wrap it before it is stepped.")
-    return WarmupScheduler(after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup=shape, **options)
+    return WarmupScheduler(
+        after.optimizer, num_warmup_steps=num_warmup_steps, after=after, warmup_shape=shape, **options
+    )

@@ -1,4 +1,4 @@
-"""The weight decay that goes with a schedule: torch's own follows the learning rate, and there are others."""
+"""The weight decay that goes with a schedule: torch's own follows the learning rate, other modes do not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ def decay_coefficient(mode: str, weight_decay: float, *, lr: float, peak_lr: flo
     With lambda = `weight_decay`, eta = `peak_lr` and s = lr / eta the schedule, an update shrinks the weights by
 
     * coupled: eta s lambda, torch's own; the decay warms up with the learning rate;
-    * independent: s lambda, which does not see the peak (Wortsman et al. 2023, arXiv:2309.14322, section 3.2.2);
+    * independent: s lambda, whatever the peak (Wortsman et al. 2023, arXiv:2309.14322, section 3.2.2);
     * proportional: eta s^2 lambda (Defazio 2025, arXiv:2506.02285);
-    * constant: lambda, which sees neither.
+    * constant: lambda, whatever the peak and the schedule.
+
+    Raises UserError under constant when `lr` is 0.
 
     >>> decay_coefficient("independent", 0.1, lr=5e-4, peak_lr=1e-3)
     100.0
@@ -41,7 +43,7 @@ def decay_coefficient(mode: str, weight_decay: float, *, lr: float, peak_lr: flo
 
 
 def check_weight_decay(spec: ScheduleSpec, weight_decays: Sequence[float]) -> None:
-    """Raise ValueError at the start of a run where weight_decay='constant' would divide by 0 in the course of it."""
+    """Raise UserError at the start of a run in which weight_decay='constant' would later divide by 0."""
     mode = spec.resolved.weight_decay
     for step in (0, spec.total_steps or 0) if mode == "constant" else ():
         for weight_decay, lr in zip(weight_decays, spec.learning_rates(step), strict=True):
@@ -50,17 +52,17 @@ def check_weight_decay(spec: ScheduleSpec, weight_decays: Sequence[float]) -> No
 
 
 class ScaledWeightDecay:
-    """Writes the `weight_decay` of an optimizer's groups as a schedule's mode says; `coupled` leaves them alone.
+    """Writes the `weight_decay` of an optimizer's groups under every mode but `coupled`.
 
-    A group's own coefficient is kept as its `initial_weight_decay` while another mode scales it, and comes back with
-    the next schedule that is coupled.
+    While a mode scales it, a group keeps its own coefficient as `initial_weight_decay`; it comes back when the mode is
+    `coupled` again.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
         self.initial = [float(group.get("initial_weight_decay", group.get("weight_decay", 0.0))) for group in groups]
         self.mode = "coupled"
 
-    def lay(self, groups: Sequence[dict[str, Any]], mode: str) -> None:
+    def set_mode(self, groups: Sequence[dict[str, Any]], mode: str) -> None:
         """Take over the mode of a schedule."""
         self.mode = mode
         for group, weight_decay in zip(groups, self.initial, strict=False):
@@ -70,7 +72,9 @@ class ScaledWeightDecay:
                 group["initial_weight_decay"] = weight_decay
 
     def write(self, optimizer: Optimizer, learning_rates: Sequence[float], levels: Sequence[Levels]) -> None:
-        """The coefficients at these learning rates, under any mode but coupled."""
+        """Write the coefficients that go with these learning rates; `coupled` needs none."""
+        if self.mode == "coupled":
+            return
         for group, weight_decay, lr, level in zip(
             optimizer.param_groups, self.initial, learning_rates, levels, strict=True
         ):

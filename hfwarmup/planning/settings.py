@@ -15,10 +15,9 @@ from hfwarmup.planning.plan import Plan, plan_run
 from hfwarmup.planning.ranges import COUNT, RANGES, check_range, range_mistakes
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES, check_transformers_options
 from hfwarmup.planning.values import hints_of, read_map, read_value
-from hfwarmup.schedules.curve import beta2_warmup_steps
-from hfwarmup.schedules.named import SCHEDULES, own_factory, resolve_options
-from hfwarmup.schedules.options import BETA2_WARMUPS
+from hfwarmup.schedules.named import SCHEDULES, resolve_options, takes_length_from_beta2, user_factory
 from hfwarmup.schedules.spec import ScheduleSpec, without_auto
+from hfwarmup.schedules.warmup_shapes import beta2_warmup_steps
 
 SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
 """Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
@@ -147,7 +146,7 @@ class PlanSettings(WarmupArguments):
         return ScheduleSpec(
             name=self.lr_scheduler_type,
             options=options,
-            warmup_steps=None if self.takes_warmup_from_beta2 else plan.warmup_steps,
+            given_warmup_steps=None if self.takes_warmup_from_beta2 else plan.warmup_steps,
             total_steps=plan.total_steps,
             peak_lrs=[plan.peak_lr],
         )
@@ -160,10 +159,7 @@ class PlanSettings(WarmupArguments):
     @property
     def takes_warmup_from_beta2(self) -> bool:
         """Whether the schedule's length is 2 / (1 - beta2), not an argument."""
-        name = self.lr_scheduler_type
-        if name not in SCHEDULES:
-            return False
-        return {**SCHEDULES[name].defaults, **self._curve_options()}.get("warmup") in BETA2_WARMUPS
+        return takes_length_from_beta2(self.lr_scheduler_type, self._curve_options())
 
     @property
     def needs_num_samples(self) -> bool:
@@ -247,7 +243,7 @@ class PlanSettings(WarmupArguments):
 
     def _check_name(self) -> None:
         if self.lr_scheduler_type not in TRANSFORMERS_SCHEDULES:
-            own_factory(self.lr_scheduler_type)
+            user_factory(self.lr_scheduler_type)
 
     def _check_options(self) -> None:
         if self.lr_scheduler_type in SCHEDULES:

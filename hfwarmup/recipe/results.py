@@ -66,7 +66,7 @@ def draw_run(folder: Path, scheduler: LRScheduler | None, log_history: Sequence[
     if isinstance(scheduler, WarmupScheduler):
         spec = scheduler.spec
         planned += [spec.learning_rates(step)[0] for step in range(len(rows), spec.total_steps or 0)]
-        warmup_steps, name = spec.num_warmup_steps, spec.name
+        warmup_steps, name = spec.warmup_steps, spec.name
     plot_learning_rates(
         folder / "schedule.png",
         planned=planned,

@@ -46,7 +46,7 @@ def plot_curves(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
     for name, spec in curves.items():
         total_steps = spec.total_steps or 1
         steps = range(0, total_steps, max(1, total_steps // MAX_POINTS))
-        label = f"{name}: {spec.name}, warmup {spec.num_warmup_steps}"
+        label = f"{name}: {spec.name}, warmup {spec.warmup_steps}"
         axes.plot(steps, [spec.learning_rates(step)[0] for step in steps], linewidth=2, label=label)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylim(bottom=0)

@@ -16,7 +16,7 @@ _EIGHTHS_WIDE = " ▏▎▍▌▋▊▉█"
 def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 10) -> str:
     """The learning rate over the run, drawn with block characters; the scale and the end of the warmup are marked.
 
-    >>> spec = ScheduleSpec(name="gradual_warmup", warmup_steps=4, total_steps=8, peak_lrs=[1.0])
+    >>> spec = ScheduleSpec(name="gradual_warmup", given_warmup_steps=4, total_steps=8, peak_lrs=[1.0])
     >>> print(draw_text("run", spec, columns=8, rows=2))
     run: gradual_warmup
           1 ┤   ▄████
@@ -33,9 +33,9 @@ def draw_text(name: str, spec: ScheduleSpec, *, columns: int = 72, rows: int = 1
         blocks = "".join(_EIGHTHS[min(8, max(0, height - 8 * row))] for height in heights)
         label = f"{top:>7.3g} ┤" if row == rows - 1 else f"{'':>7} │"
         lines.append(label + blocks)
-    mark = min(columns - 1, spec.num_warmup_steps * columns // total_steps)
+    mark = min(columns - 1, spec.warmup_steps * columns // total_steps)
     axis = "".join("┬" if column == mark else "─" for column in range(columns))
-    ticks = f"0{spec.num_warmup_steps:>{max(1, mark)}}" if mark else "0"
+    ticks = f"0{spec.warmup_steps:>{max(1, mark)}}" if mark else "0"
     ticks += f"{total_steps:>{max(1, columns - len(ticks))}}"
     title = f"{name}: {spec.name}"
     return "\n".join([title, *lines, f"{0:>7} └{axis}", f"{'':>8} {ticks}  updates, ┬ the end of the warmup"])

@@ -50,7 +50,7 @@ class RunData:
     @property
     def warmup_steps(self) -> int:
         """Updates to the peak; 0 where the schedule is not known."""
-        return 0 if self.spec is None else self.spec.num_warmup_steps
+        return 0 if self.spec is None else self.spec.warmup_steps
 
     def series(self, key: str) -> Points:
         """The values of one key of the log. For an update that was logged twice, the last value counts."""

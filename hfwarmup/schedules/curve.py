@@ -1,17 +1,18 @@
-"""Options and lengths compiled to a curve: which shape an update is on, how high, and between which learning rates."""
+"""A schedule without its peak: the options and lengths that make a curve, and the learning rates that lie on it."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
 from hfwarmup.errors import UserError
-from hfwarmup.schedules import shapes
-from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions
+from hfwarmup.schedules.decay_shapes import DECAY_SHAPES, DecayShape
+from hfwarmup.schedules.options import ScheduleOptions
+from hfwarmup.schedules.warmup_shapes import WARMUP_SHAPES, WarmupShape, beta2_warmup_steps
 
 Schedule = Callable[[int], float]
 """0-based index of the update -> learning rate."""
@@ -27,20 +28,33 @@ class Levels(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A schedule without its peak.
-
-    `rise` and `fall` map a count of updates to a height in [0, 1], the blends lay the height between two learning
-    rates. The count of update t is t + `first_count`, held at `last_count`.
-    """
+    """Options and lengths that go together, as `compile_curve` checks them."""
 
     options: ScheduleOptions
+    """the options of warmup and decay"""
     warmup_steps: int
-    first_count: int
-    last_count: float
-    rise: Callable[[int], float]
-    fall: Callable[[int], float]
-    rise_blend: shapes.Blend
-    fall_blend: shapes.Blend
+    """updates to the peak"""
+    total_steps: int | None
+    """updates of the run; None only for a decay that has no end"""
+
+    @property
+    def decay_steps(self) -> int:
+        """Updates from the peak to the end of the run; at least 1, since shapes divide by it."""
+        assert self.total_steps is not None
+        return max(1, self.total_steps - self.warmup_steps)
+
+    @property
+    def first_count(self) -> int:
+        """The count of the first update: 0, or 1 in the papers of noam and of the warmups of beta2."""
+        return 1 if self._warmup.counts_from_one else 0
+
+    @property
+    def _warmup(self) -> WarmupShape:
+        return WARMUP_SHAPES[self.options.warmup_shape]
+
+    @property
+    def _decay(self) -> DecayShape:
+        return DECAY_SHAPES[self.options.decay]
 
     def levels(self, peak_lr: float) -> Levels:
         """Start, peak and floor of a parameter group whose own peak is `peak_lr`."""
@@ -48,185 +62,54 @@ class Curve:
         if options.d_model is not None and peak_lr > 0.0:
             peak_lr = (options.d_model * self.warmup_steps) ** -0.5
         start = _level("initial", options.initial_lr, options.initial_ratio, peak_lr)
-        if start is None:
-            start = 0.0 if options.warmup == "linear" else min(DEFAULT_INITIAL_LR, peak_lr)
         floor = _level("final", options.final_lr, options.final_ratio, peak_lr)
-        return Levels(start, peak_lr, floor or 0.0)
+        return Levels(min(self._warmup.default_initial_lr, peak_lr) if start is None else start, peak_lr, floor or 0.0)
 
     def bind(self, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
-        """The learning rates of all `levels` at an update, as a function of its 0-based index; O(1) in the index."""
-        first_count, last_count, warmup_steps = self.first_count, self.last_count, self.warmup_steps
-        rise, fall, rise_blend, fall_blend = self.rise, self.fall, self.rise_blend, self.fall_blend
-        if len(levels) == 1:  # nearly every run; without the list it costs a third less
-            start, peak, floor = levels[0]
+        """0-based index of the update -> the learning rate of each of `levels`; O(1) in the index."""
+        first_count = self.first_count
+        # No paper has a decay that ends after a warmup that counts from 1. We count it from 0, like all others.
+        delay = first_count if self._decay.ends else 0
+        last_count = sys.maxsize if self.total_steps is None else self.total_steps + delay
+        peak_count, damps = self.warmup_steps + delay, self._warmup.from_beta2
+        rise, rise_blend = self._warmup.height_on(self), self._warmup.blend
+        fall, fall_blend = self._decay.height_on(self), self._decay.blend
 
-            def learning_rates(step: int) -> list[float]:
-                count = step + first_count
-                if count > last_count:
-                    count = last_count  # type: ignore[assignment]  # an int wherever it is reached
-                if count < warmup_steps:
-                    return [rise_blend(start, peak, rise(count))]
-                return [fall_blend(floor, peak, fall(count))]
-        else:
+        distinct = list(dict.fromkeys(levels))
+        slots = [distinct.index(level) for level in levels]
 
-            def learning_rates(step: int) -> list[float]:
-                count = step + first_count
-                if count > last_count:
-                    count = last_count  # type: ignore[assignment]
-                if count < warmup_steps:
-                    height = rise(count)
-                    return [rise_blend(start, peak, height) for start, peak, _ in levels]
-                height = fall(count)
-                return [fall_blend(floor, peak, height) for _, peak, floor in levels]
+        def learning_rates(step: int) -> list[float]:
+            count = step + first_count
+            if count > last_count:
+                count = last_count
+            if count < peak_count:
+                height = rise(count)
+                rates = [rise_blend(start, peak, height) for start, peak, _ in distinct]
+            else:
+                height = fall(count - peak_count)
+                rates = [fall_blend(floor, peak, height) for _, peak, floor in distinct]
+                if damps:  # a warmup of beta2 never quite ends (Ma & Yarats 2021, section 5)
+                    rates = [lr * rise(count) for lr in rates]
+            return [rates[slot] for slot in slots]
 
-        return self._damp(learning_rates) if self.options.warmup in BETA2_WARMUPS else learning_rates
-
-    def _damp(self, learning_rates: Callable[[int], list[float]]) -> Callable[[int], list[float]]:
-        """A ramp of beta2 never quite ends: it damps whatever comes after it too (Ma & Yarats 2021, section 5)."""
-
-        def damped(step: int) -> list[float]:
-            count, rates = min(step + self.first_count, self.last_count), learning_rates(step)
-            if count < self.warmup_steps:
-                return rates
-            height = self.rise(int(count))
-            return [lr * height for lr in rates]
-
-        return damped
+        return learning_rates
 
 
 def compile_curve(options: ScheduleOptions, *, warmup_steps: int | None, total_steps: int | None) -> Curve:
-    """The curve of `options` over `warmup_steps` of `total_steps` updates.
+    """The curve of `options` over `warmup_steps` of `total_steps` updates; the warmups of beta2 set their own length.
 
-    Raises ValueError when the lengths are impossible together or with the options.
+    Raises UserError when the lengths are impossible together or with the options.
     """
-    warmup_steps = _check_lengths(options, warmup_steps, total_steps)
-    # Vaswani et al. and Ma & Yarats count updates from 1, everybody else here from 0.
-    first_count = 1 if options.warmup == "noam" or options.warmup in BETA2_WARMUPS else 0
-    last_count: float = math.inf if total_steps is None else total_steps
-    rise = _rise(options, warmup_steps)
-    fall = _fall(options, warmup_steps, total_steps)
-    if first_count and options.decay not in ENDLESS_DECAYS:
-        # A decay that ends is nobody's paper's: counted from 0 it ends at T, behind the last update, as all others do.
-        last_count, fall = last_count + first_count, _counted_from_zero(fall, warmup_steps)
+    for name, value in (("num_warmup_steps", warmup_steps), ("num_training_steps", total_steps)):
+        if value is not None and not _is_count(value):
+            raise UserError(f"{name}={value}: give a whole number of updates, 0 or more.")
+    if total_steps is None and DECAY_SHAPES[options.decay].ends:
+        raise UserError(f"decay={options.decay!r} needs num_training_steps: the number of updates of the run.")
+    from_beta2 = WARMUP_SHAPES[options.warmup_shape].from_beta2
+    length_steps = (_beta2_length if from_beta2 else _given_length)(options, warmup_steps, total_steps)
     return Curve(
-        options=options,
-        warmup_steps=warmup_steps,
-        first_count=first_count,
-        last_count=last_count,
-        rise=rise,
-        fall=fall,
-        rise_blend=_RISE_BLENDS.get(options.warmup, shapes.arithmetic),
-        fall_blend=_FALL_BLENDS.get(options.decay, shapes.arithmetic),
+        options=options, warmup_steps=length_steps, total_steps=None if total_steps is None else int(total_steps)
     )
-
-
-_RISE_BLENDS: dict[str, shapes.Blend] = {
-    "exponential": shapes.geometric,
-    "noam": shapes.from_zero,
-    **dict.fromkeys(BETA2_WARMUPS, shapes.from_zero),
-}
-_FALL_BLENDS: dict[str, shapes.Blend] = {
-    "exponential": shapes.geometric,
-    "inverse_sqrt": shapes.floored,
-    "step": shapes.floored,
-}
-_RISES: dict[str, Callable[[float], float]] = {
-    "linear": shapes.linear,
-    "gradual": shapes.linear,
-    "noam": shapes.linear,
-    "exponential": shapes.linear,
-    "cosine": shapes.cosine,
-    "constant": shapes.hold,
-}
-_BETA2_RISES: dict[str, Callable[..., float]] = {
-    "untuned_linear": shapes.untuned_linear,
-    "untuned_exponential": shapes.untuned_exponential,
-    "radam": shapes.radam,
-    "gi": shapes.gi,
-}
-_FALLS: dict[str, Callable[[float], float]] = {
-    "constant": shapes.constant,
-    "plateau": shapes.constant,
-    "linear": shapes.linear_fall,
-    "exponential": shapes.linear_fall,
-    "cosine": shapes.cosine_fall,
-    "1-sqrt": shapes.one_minus_sqrt,
-}
-
-
-def _rise(options: ScheduleOptions, warmup_steps: int) -> Callable[[int], float]:
-    """Count of updates -> height during the warmup."""
-    if options.warmup in BETA2_WARMUPS:
-        assert options.beta2 is not None
-        return partial(_BETA2_RISES[options.warmup], beta2=options.beta2)
-    if options.warmup == "saturating":
-        constants = warmup_steps / options.tau if options.tau else 5.0
-        shape: Callable[[float], float] = partial(shapes.saturating, time_constants=constants)
-    elif options.warmup == "polynomial":
-        shape = partial(shapes.polynomial, power=options.power)
-    else:
-        shape = _RISES[options.warmup]
-    return lambda count: shape(count / warmup_steps)
-
-
-def _fall(options: ScheduleOptions, warmup_steps: int, total_steps: int | None) -> Callable[[int], float]:
-    """Count of updates -> height after the warmup."""
-    if options.decay == "inverse_sqrt":
-        timescale = max(1, warmup_steps)
-        return lambda count: shapes.inverse_sqrt(count - warmup_steps, timescale)
-    if options.decay == "step":
-        assert options.step_size is not None
-        step_size, gamma = options.step_size, options.gamma
-        return lambda count: shapes.staircase(count - warmup_steps, step_size, gamma)
-    if options.decay in ENDLESS_DECAYS:
-        return _FALLS[options.decay]
-    assert total_steps is not None
-    begin_steps = warmup_steps
-    if options.decay == "restarts":
-        length_steps, num_cycles = total_steps - warmup_steps, options.num_cycles
-        return lambda count: shapes.restarts(count - warmup_steps, length_steps, num_cycles) if length_steps else 1.0
-    if options.decay == "wsd":
-        begin_steps = _cooldown_begin(options, warmup_steps, total_steps)
-        shape = _FALLS[options.cooldown_shape]
-    elif options.decay == "polynomial":
-        shape = partial(_polynomial_fall, power=options.power)
-    else:
-        shape = _FALLS[options.decay]
-    return _spread(shape, begin_steps, total_steps)
-
-
-def _counted_from_zero(fall: Callable[[int], float], warmup_steps: int) -> Callable[[int], float]:
-    """A fall over updates counted from 0 -> the same counted from 1: the peak stays for one update more."""
-    return lambda count: fall(max(warmup_steps, count - 1))
-
-
-def _spread(shape: Callable[[float], float], begin_steps: int, total_steps: int) -> Callable[[int], float]:
-    """A fall over its progress -> the same over updates: height 1 up to `begin_steps`, the end at `total_steps`."""
-    length = total_steps - begin_steps
-    if length == 0:
-        return lambda _: 1.0
-    if shape is shapes.linear_fall:
-        # (T - t) / length rounds as transformers' own schedule does, 1 - (t - T_w) / length does not.
-        return lambda count: 1.0 if count <= begin_steps else (total_steps - count) / length
-    return lambda count: 1.0 if count <= begin_steps else shape((count - begin_steps) / length)
-
-
-def _polynomial_fall(progress: float, power: float) -> float:
-    return shapes.polynomial(1.0 - progress, power)
-
-
-def _cooldown_begin(options: ScheduleOptions, warmup_steps: int, total_steps: int) -> int:
-    begin_steps = round(options.stable_ratio * total_steps)
-    if warmup_steps == total_steps:
-        return total_steps  # the warmup fills the run: no decay, as with every other shape
-    if options.stable_ratio < 1.0:
-        begin_steps = max(0, min(begin_steps, total_steps - 1))  # the shortest run has a cooldown too
-    if begin_steps < warmup_steps:
-        raise UserError(
-            f"stable_ratio={options.stable_ratio} ends the stable phase at update {begin_steps}, before "
-            f"num_warmup_steps={warmup_steps}; raise stable_ratio or lower num_warmup_steps (warmup_steps)."
-        )
-    return begin_steps
 
 
 def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> float | None:
@@ -239,19 +122,19 @@ def _level(end: str, lr: float | None, ratio: float | None, peak_lr: float) -> f
     return level
 
 
-def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
-    """The warmup's length in updates, checked; for the warmups of beta2 it is ceil(2 / (1 - beta2))."""
-    for name, value in (("num_warmup_steps", warmup_steps), ("num_training_steps", total_steps)):
-        if value is not None and not _is_count(value):
-            raise UserError(f"{name}={value}: give a whole number of updates, 0 or more.")
-    if options.warmup in BETA2_WARMUPS:
-        return _checked_beta2_steps(options, warmup_steps, total_steps)
+def _is_count(value: Any) -> bool:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf and value == int(value)
+
+
+def _given_length(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
+    shape = options.warmup_shape
     if warmup_steps is None:
-        raise UserError(f"warmup={options.warmup!r} needs num_warmup_steps: the number of updates to the peak.")
-    if options.warmup == "noam" and warmup_steps == 0:
-        raise UserError("num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more.")
-    if total_steps is None and options.decay not in ENDLESS_DECAYS:
-        raise UserError(f"decay={options.decay!r} needs num_training_steps: the number of updates of the run.")
+        raise UserError(f"warmup_shape={shape!r} needs num_warmup_steps: the number of updates to the peak.")
+    if WARMUP_SHAPES[shape].counts_from_one and warmup_steps == 0:
+        raise UserError(
+            f"num_warmup_steps=0: {shape}'s rate is defined by its warmup; set num_warmup_steps to 1 or more."
+        )
     if total_steps is not None and warmup_steps > total_steps:
         raise UserError(
             f"num_warmup_steps={warmup_steps} > num_training_steps={total_steps}: the peak is never reached; "
@@ -260,33 +143,20 @@ def _check_lengths(options: ScheduleOptions, warmup_steps: int | None, total_ste
     return int(warmup_steps)
 
 
-def _is_count(value: Any) -> bool:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return is_number and 0 <= value < math.inf and value == int(value)
-
-
-def _checked_beta2_steps(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
+def _beta2_length(options: ScheduleOptions, warmup_steps: int | None, total_steps: int | None) -> int:
+    shape = options.warmup_shape
     if warmup_steps:
         raise UserError(
-            f"num_warmup_steps={warmup_steps}: warmup={options.warmup!r} takes its length from beta2; "
+            f"num_warmup_steps={warmup_steps}: warmup_shape={shape!r} takes its length from beta2; "
             "leave num_warmup_steps (warmup_steps) at 0."
         )
     if options.beta2 is None:
-        raise UserError(f"warmup={options.warmup!r} needs beta2: the second beta of Adam, for example 0.999.")
-    derived_steps = beta2_warmup_steps(options.beta2)
-    if total_steps is not None and derived_steps > total_steps:
+        raise UserError(f"warmup_shape={shape!r} needs beta2: the second beta of Adam, for example 0.999.")
+    length_steps = beta2_warmup_steps(options.beta2)
+    if total_steps is not None and length_steps > total_steps:
         raise UserError(
-            f"warmup={options.warmup!r} takes 2 / (1 - beta2) = {derived_steps} updates at beta2={options.beta2}, more "
+            f"warmup_shape={shape!r} takes 2 / (1 - beta2) = {length_steps} updates at beta2={options.beta2}, more "
             f"than num_training_steps={total_steps}; lower beta2, raise num_training_steps (max_steps), or choose a "
-            "warmup with num_warmup_steps."
+            "shape that takes num_warmup_steps."
         )
-    return derived_steps
-
-
-def beta2_warmup_steps(beta2: float) -> int:
-    """Updates of the warmups of beta2: ceil(2 / (1 - beta2)) (Ma & Yarats 2021, arXiv:1910.04209, eq. 11).
-
-    >>> beta2_warmup_steps(0.999)
-    2000
-    """
-    return math.ceil(2.0 / (1.0 - beta2) - 1e-6)
+    return length_steps

@@ -1,4 +1,4 @@
-"""The schedules by name. A name is a set of defaults for the one config, so every option can be overridden."""
+"""The schedules by name. A new one is one entry of SCHEDULES: a set of defaults, each of which can be overridden."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from hfwarmup.errors import UserError, did_you_mean
 from hfwarmup.schedules.curve import Schedule, compile_curve
 from hfwarmup.schedules.options import ScheduleOptions
+from hfwarmup.schedules.warmup_shapes import WARMUP_SHAPES
 
 ScheduleFactory = Callable[..., Schedule]
 """(*, peak_lr, num_warmup_steps, num_training_steps, **options) -> Schedule: what a user registers under a name."""
@@ -34,7 +35,7 @@ SCHEDULES: dict[str, NamedSchedule] = {
     "exponential_warmup": NamedSchedule(
         formula="eta (eta0 / eta)^(1 - p), eta0 = 1e-7; then eta",
         source="geometric interpolation between start and peak",
-        defaults={"warmup": "exponential"},
+        defaults={"warmup_shape": "exponential"},
     ),
     "warmup_cosine": NamedSchedule(
         formula="gradual; then f + (eta - f)(1 + cos(pi q)) / 2, f = 0.1 eta",
@@ -54,22 +55,22 @@ SCHEDULES: dict[str, NamedSchedule] = {
     "constant_warmup": NamedSchedule(
         formula="eta0 = 0.1 eta for T_w updates; then a jump to eta",
         source="Goyal et al. 2017, section 2.2, where it did worse than no warmup: for comparison only",
-        defaults={"warmup": "constant", "initial_ratio": 0.1},
+        defaults={"warmup_shape": "constant", "initial_ratio": 0.1},
     ),
     "saturating_warmup": NamedSchedule(
         formula="eta0 + (eta - eta0)(1 - e^(-t / tau)) / (1 - e^(-T_w / tau)), tau = T_w / 5; then eta",
         source="the step response of a first-order lag",
-        defaults={"warmup": "saturating"},
+        defaults={"warmup_shape": "saturating"},
     ),
     "cosine_bell": NamedSchedule(
         formula="eta (1 - cos(pi p)) / 2; then eta (1 + cos(pi q)) / 2",
         source="half cosines on both sides of the peak; starts at 0 by its form",
-        defaults={"warmup": "cosine", "initial_lr": 0.0, "decay": "cosine"},
+        defaults={"warmup_shape": "cosine", "initial_lr": 0.0, "decay": "cosine"},
     ),
     "noam": NamedSchedule(
         formula="eta min(s / T_w, sqrt(T_w / s)), s = t + 1; with d_model: d_model^-0.5 min(s^-0.5, s T_w^-1.5)",
         source="Vaswani et al. 2017, arXiv:1706.03762, eq. 3",
-        defaults={"warmup": "noam", "decay": "inverse_sqrt"},
+        defaults={"warmup_shape": "noam", "decay": "inverse_sqrt"},
     ),
     "warmup_plateau": NamedSchedule(
         formula="gradual; then eta, times `factor` whenever the metric stalls for `patience` evaluations",
@@ -84,25 +85,25 @@ SCHEDULES: dict[str, NamedSchedule] = {
     "untuned_linear": NamedSchedule(
         formula="eta min(1, (1 - beta2) s / 2), s = t + 1",
         source="Ma & Yarats 2021, arXiv:1910.04209, eq. 11",
-        defaults={"warmup": "untuned_linear"},
+        defaults={"warmup_shape": "untuned_linear"},
     ),
     "untuned_exponential": NamedSchedule(
         formula="eta (1 - e^(-(1 - beta2) s)), s = t + 1",
         source="Ma & Yarats 2021, eq. 9",
-        defaults={"warmup": "untuned_exponential"},
+        defaults={"warmup_shape": "untuned_exponential"},
     ),
     "radam_warmup": NamedSchedule(
         formula="eta times RAdam's rectification term, from its first defined update on",
         source="Liu et al. 2020, arXiv:1908.03265, algorithm 2",
-        defaults={"warmup": "radam"},
+        defaults={"warmup_shape": "radam"},
     ),
     "gi_warmup": NamedSchedule(
         formula="eta sqrt(1 - beta2^s), s = t + 1",
         source="Kalra & Barkeshli 2024, arXiv:2406.09405, appendix I.2",
-        defaults={"warmup": "gi"},
+        defaults={"warmup_shape": "gi"},
     ),
     "hfwarmup": NamedSchedule(
-        formula="any `warmup`, then any `decay`",
+        formula="any `warmup_shape`, then any `decay`",
         source="the parts of the schedules above",
     ),
 }
@@ -113,13 +114,15 @@ _factories: dict[str, ScheduleFactory] = {}
 def add_schedule(name: str, factory: ScheduleFactory) -> None:
     """Make a user's own `factory` known under `name`.
 
-    A function of the same module and qualified name takes the place of the one before: the cell of a notebook, run
-    again. ValueError for a name that another factory has, in whatever case, and for what is no name or no function.
+    A function of the same module and qualified name replaces the one before, so that a notebook's cell can run again.
+
+    Raises:
+        UserError: another schedule has the name, in upper or lower case; or it is no name, or the factory no function.
     """
     if not isinstance(name, str) or not name:
         raise UserError(f"schedule {name!r}: give a name, as text.")
     if not callable(factory):
-        raise UserError(f"schedule {name!r}: factory={factory!r} is no function; give one that returns a schedule.")
+        raise UserError(f"schedule {name!r}: factory={factory!r} is not a function; give one that returns a schedule.")
     taken = {known.lower(): known for known in schedule_names()}.get(name.lower())
     again = name in _factories and _same_function(_factories[name], factory)
     if taken is not None and not again:
@@ -129,19 +132,19 @@ def add_schedule(name: str, factory: ScheduleFactory) -> None:
 
 
 def _same_function(one: ScheduleFactory, other: ScheduleFactory) -> bool:
-    """Whether two objects are one function, or come from one definition that was run twice; lambdas have no name."""
+    """Whether two objects are one function, or come from one definition that ran twice; lambdas have no name."""
     origins = [(getattr(item, "__module__", None), getattr(item, "__qualname__", None)) for item in (one, other)]
     is_named = origins[0][1] is not None and "<lambda>" not in origins[0][1]
     return one is other or (is_named and origins[0] == origins[1])
 
 
 def schedule_names() -> list[str]:
-    """Every name that get_schedule knows, the user's own last."""
+    """Every name that get_schedule knows; the user's own come last."""
     return [*SCHEDULES, *_factories]
 
 
-def own_factory(name: str) -> ScheduleFactory | None:
-    """The factory that a user registered under `name`, None for a name of this package; ValueError for neither."""
+def user_factory(name: str) -> ScheduleFactory | None:
+    """The factory that a user registered under `name`; None for a name of this package, UserError if unknown."""
     if name not in SCHEDULES and name not in _factories:
         raise UserError(
             f"unknown schedule {name!r}{did_you_mean(name, schedule_names())} "
@@ -151,8 +154,22 @@ def own_factory(name: str) -> ScheduleFactory | None:
 
 
 def resolve_options(name: str, given: dict[str, Any]) -> ScheduleOptions:
-    """The options of schedule `name` with those `given` in the place of its defaults."""
+    """The options of schedule `name`: its defaults, replaced by those that are `given`."""
     return ScheduleOptions.resolve(name, SCHEDULES[name].defaults, given)
+
+
+def takes_length_from_beta2(name: str, given: dict[str, Any]) -> bool:
+    """Whether the warmup of schedule `name` is 2 / (1 - beta2) updates long, so that nobody gives its length.
+
+    >>> takes_length_from_beta2("gi_warmup", {}), takes_length_from_beta2("noam", {"warmup_shape": "radam"})
+    (True, True)
+    >>> takes_length_from_beta2("noam", {})
+    False
+    """
+    if name not in SCHEDULES:
+        return False
+    chosen = {**SCHEDULES[name].defaults, **given}.get("warmup_shape")
+    return chosen in [known for known, shape in WARMUP_SHAPES.items() if shape.from_beta2]
 
 
 def get_schedule(
@@ -161,16 +178,17 @@ def get_schedule(
     """The schedule `name` as a pure function: 0-based index of the update -> learning rate.
 
     With eta = `peak_lr`, T_w = `num_warmup_steps` and T = `num_training_steps`, both in optimizer updates: update 0
-    has the start (never 0 unless asked for), update T_w exactly eta, and from T on the value stays. The warmups of noam
-    and beta2 count from 1 as their papers do: their first update is at 1 of T_w, and they end at update T_w - 1, which
-    has eta under noam and untuned_linear; the others of beta2 come near it and never reach it. Formula and source of
-    each name are in `hfwarmup.schedules.named.SCHEDULES`. A plateau is shown as if the metric never stalled.
+    runs at the start (0 only if you ask for it), update T_w at exactly eta, and from T on the value stays. The warmups
+    of noam and beta2 count from 1, as their papers do: update 0 is the first of T_w steps up, and the warmup ends at
+    update T_w - 1. There noam and untuned_linear are at eta; the other warmups of beta2 come near eta and never reach
+    it. The formula and the source of each name are in `hfwarmup.schedules.named.SCHEDULES`. A plateau is shown as if
+    the metric never stalled.
 
     Args:
         name: a key of SCHEDULES, or a name that was registered.
         peak_lr: the highest learning rate, per update.
         num_warmup_steps: updates to the peak; None or 0 for the names that take it from beta2.
-        num_training_steps: updates of the run; None for decays that have no end.
+        num_training_steps: updates of the run; may be None for decays that have no end.
         **options: fields of ScheduleOptions.
 
     Raises:
@@ -182,7 +200,7 @@ def get_schedule(
     """
     if isinstance(peak_lr, bool) or not 0.0 <= peak_lr < float("inf"):
         raise UserError(f"peak_lr={peak_lr}: give a finite learning rate, 0 or more.")
-    if (factory := own_factory(name)) is not None:
+    if (factory := user_factory(name)) is not None:
         return factory(
             peak_lr=peak_lr, num_warmup_steps=num_warmup_steps, num_training_steps=num_training_steps, **options
         )

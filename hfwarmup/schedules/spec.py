@@ -11,19 +11,21 @@ from typing import Any, Literal
 
 from hfwarmup.errors import UserError
 from hfwarmup.schedules.curve import Curve, Levels, Schedule, compile_curve
-from hfwarmup.schedules.named import own_factory, resolve_options
-from hfwarmup.schedules.options import BETA2_WARMUPS, DEFAULT_INITIAL_LR, ENDLESS_DECAYS, ScheduleOptions, plain
+from hfwarmup.schedules.decay_shapes import DECAY_SHAPES
+from hfwarmup.schedules.named import resolve_options, takes_length_from_beta2, user_factory
+from hfwarmup.schedules.options import ScheduleOptions, plain
+from hfwarmup.schedules.warmup_shapes import DEFAULT_INITIAL_LR
 
 OnScheduleChange = Literal["error", "config", "checkpoint"]
-"""What a resumed run does when its schedule is not the checkpoint's: error stops it, config follows the configured
-schedule, checkpoint keeps the saved one."""
+"""What a resumed run does when its schedule differs from the checkpoint's: error stops it, config follows the
+configured schedule, checkpoint keeps the saved one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSpec:
     """A schedule over the parameter groups of an optimizer.
 
-    >>> spec = ScheduleSpec(name="warmup_linear", options={}, warmup_steps=2, total_steps=4, peak_lrs=[1.0, 0.1])
+    >>> spec = ScheduleSpec(name="warmup_linear", given_warmup_steps=2, total_steps=4, peak_lrs=[1.0, 0.1])
     >>> spec.learning_rates(3)
     [0.5, 0.05]
     """
@@ -31,54 +33,55 @@ class ScheduleSpec:
     name: str
     """a name of this package or of the user's own"""
     options: dict[str, Any] = field(default_factory=dict)
-    """what was chosen beside the name's defaults; `resolved` holds all of them"""
-    warmup_steps: int | None
+    """the options that were given; `resolved` has the name's defaults too"""
+    given_warmup_steps: int | None
     """updates to the peak as they were given; None or 0 for the names that take them from beta2"""
     total_steps: int | None
     """updates of the run"""
     peak_lrs: Sequence[float]
     """the peak of each parameter group"""
     warmup_stretch: Sequence[float] = ()
-    """what multiplies the warmup's length in each parameter group; empty: 1 in all"""
+    """factor of the warmup's length in each parameter group; empty: 1 in all"""
 
     def __post_init__(self) -> None:
         for peak in self.peak_lrs:
             if not 0.0 <= peak < math.inf:
                 raise UserError(f"learning rate {peak} of a parameter group: give a finite one, 0 or more.")
         object.__setattr__(self, "options", {name: plain(value) for name, value in self.options.items()})
-        for length in ("warmup_steps", "total_steps"):
+        for length in ("given_warmup_steps", "total_steps"):
             object.__setattr__(self, length, plain(getattr(self, length)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: the cached curves are closures, which nothing can copy or pickle."""
+        """The fields alone: the cached curves are closures, which cannot be copied or pickled."""
         return {name: vars(self)[name] for name in self.__dataclass_fields__}
 
     @cached_property
     def curve(self) -> Curve | None:
-        """The compiled curve; None for a user's own schedule, which is a function and nothing more."""
-        if own_factory(self.name) is not None:
-            return None
-        return self._stretched_curve(1.0)
+        """The curve of a group whose warmup is not stretched; None for a user's own schedule, which is a function."""
+        return None if user_factory(self.name) is not None else self._curve(1.0)
 
-    def _stretched_curve(self, stretch: float) -> Curve:
-        options = resolve_options(self.name, self.options)
-        if stretch != 1.0 and options.warmup in BETA2_WARMUPS:
+    def _curve(self, stretch: float) -> Curve:
+        if stretch != 1.0 and takes_length_from_beta2(self.name, self.options):
             raise UserError(
-                f"warmup_stretch={stretch}: warmup={options.warmup!r} takes its length from beta2; drop one."
+                f"warmup_stretch={stretch}: schedule {self.name!r} takes its length from beta2; drop one of them."
             )
-        warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
-        return compile_curve(options, warmup_steps=warmup_steps, total_steps=self.total_steps)
+        options = resolve_options(self.name, self.options)
+        return compile_curve(options, warmup_steps=self._stretched(stretch), total_steps=self.total_steps)
+
+    def _stretched(self, stretch: float) -> int | None:
+        steps = self.given_warmup_steps
+        return steps if stretch == 1.0 else round((steps or 0) * stretch)
 
     @property
     def resolved(self) -> ScheduleOptions:
-        """All options of the schedule; a user's own schedule has the defaults of what it does not set."""
+        """All options of the schedule; those of a user's own schedule are the defaults."""
         return ScheduleOptions() if self.curve is None else self.curve.options
 
-    @property
-    def num_warmup_steps(self) -> int:
-        """Updates to the peak, where they come from beta2 too; the longest of all groups."""
+    @cached_property
+    def warmup_steps(self) -> int:
+        """Updates until every group is at its peak, also where beta2 sets them."""
         longest = max(self.warmup_stretch, default=1.0)
-        return (self.warmup_steps or 0) if self.curve is None else self._stretched_curve(longest).warmup_steps
+        return (self._stretched(longest) or 0) if self.curve is None else self._curve(longest).warmup_steps
 
     @cached_property
     def levels(self) -> list[Levels]:
@@ -89,65 +92,42 @@ class ScheduleSpec:
 
     @cached_property
     def learning_rates(self) -> Callable[[int], list[float]]:
-        """0-based update -> the learning rate of each group. Groups of one peak and length are computed once."""
-        stretches = self.warmup_stretch or [1.0] * len(self.peak_lrs)
-        groups = list(zip(stretches, self.levels, strict=True))
-        distinct = sorted(dict.fromkeys(groups), key=lambda group: group[0])
-        slots = [distinct.index(group) for group in groups]
-        parts = [
-            self._rates(stretch, [level for other, level in distinct if other == stretch])
-            for stretch in dict.fromkeys(stretch for stretch, _ in distinct)
-        ]
-        if len(distinct) == 1:
-            rates = parts[0]
-            return lambda step: rates(step) * len(slots)
-        if len(parts) == 1 and len(distinct) == len(slots):
-            return parts[0]
+        """0-based update -> the learning rate of each group."""
+        if not self.warmup_stretch:
+            return self._bind(1.0, self.levels)
+        parts = [self._bind(stretch, [level]) for stretch, level in zip(self.warmup_stretch, self.levels, strict=True)]
+        return lambda step: [lr for part in parts for lr in part(step)]
 
-        def learning_rates(step: int) -> list[float]:
-            values = parts[0](step) if len(parts) == 1 else [lr for rates in parts for lr in rates(step)]
-            return [values[slot] for slot in slots]
-
-        return learning_rates
-
-    def _rates(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
-        if self.curve is None:
-            return self._own_rates(stretch, levels)
-        return (self.curve if stretch == 1.0 else self._stretched_curve(stretch)).bind(levels)
-
-    def _own_rates(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
-        factory = own_factory(self.name)
-        assert factory is not None
-        warmup_steps = self.warmup_steps if stretch == 1.0 else round((self.warmup_steps or 0) * stretch)
-        lengths = {"num_warmup_steps": warmup_steps, "num_training_steps": self.total_steps}
+    def _bind(self, stretch: float, levels: Sequence[Levels]) -> Callable[[int], list[float]]:
+        """The learning rates of the groups with one stretch."""
+        factory = user_factory(self.name)
+        if factory is None:
+            return self._curve(stretch).bind(levels)
+        lengths = {"num_warmup_steps": self._stretched(stretch), "num_training_steps": self.total_steps}
         schedules: list[Schedule] = [factory(peak_lr=level.peak, **lengths, **self.options) for level in levels]
         return lambda step: [_checked_rate(self.name, step, schedule(step)) for schedule in schedules]
 
     def summary(self) -> str:
-        """One line on the first group: its first learning rate, that at the end of its warmup, its last learning rate.
+        """One line on the first group: its learning rate at the first update, at the end of its warmup and at the last.
 
-        The warmup ends at update T_w, or where it counts from 1 (noam, those of beta2) at T_w - 1.
+        The warmup ends at update T_w, or at T_w - 1 where it counts from 1 (noam and the warmups of beta2).
 
-        >>> ScheduleSpec(name="warmup_linear", warmup_steps=2, total_steps=4, peak_lrs=[1.0]).summary()
+        >>> ScheduleSpec(name="warmup_linear", given_warmup_steps=2, total_steps=4, peak_lrs=[1.0]).summary()
         'schedule warmup_linear: learning rate 1e-07 at update 0, 1 at update 2, 0.5 at update 3'
         """
         first_count = 0 if self.curve is None else self.curve.first_count
-        updates = [
-            0,
-            max(0, self.num_warmup_steps - first_count),
-            *([self.total_steps - 1] if self.total_steps else []),
-        ]
+        updates = [0, max(0, self.warmup_steps - first_count), *([self.total_steps - 1] if self.total_steps else [])]
         rates = [f"{self.learning_rates(update)[0]:g} at update {update}" for update in dict.fromkeys(updates)]
         return f"schedule {self.name}: learning rate {', '.join(rates)}"
 
     def starting_at(self, critical_lr: float) -> ScheduleSpec:
-        """The same schedule with its ramp begun at `critical_lr`, at the ramp's own rate.
+        """The same schedule whose ramp starts at `critical_lr` and climbs at the same rate.
 
         With eta the highest peak it takes T_w (1 - critical_lr / eta) updates, none from eta on (Kalra & Barkeshli
         2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its peak. Unchanged at 0.
 
-        >>> spec = ScheduleSpec(name="gradual_warmup", warmup_steps=100, total_steps=1000, peak_lrs=[1e-3])
-        >>> spec.starting_at(2.5e-4).num_warmup_steps, spec.starting_at(2.5e-4).learning_rates(0)
+        >>> spec = ScheduleSpec(name="gradual_warmup", given_warmup_steps=100, total_steps=1000, peak_lrs=[1e-3])
+        >>> spec.starting_at(2.5e-4).warmup_steps, spec.starting_at(2.5e-4).learning_rates(0)
         (75, [0.00025])
         """
         share = min(1.0, critical_lr / max(self.peak_lrs)) if max(self.peak_lrs) > 0.0 else 0.0
@@ -156,7 +136,7 @@ class ScheduleSpec:
         return replace(
             self,
             options={**self.options, "initial_ratio": share},
-            warmup_steps=round((self.warmup_steps or 0) * (1.0 - share)),
+            given_warmup_steps=round((self.given_warmup_steps or 0) * (1.0 - share)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,11 +146,10 @@ class ScheduleSpec:
     def differences(self, other: ScheduleSpec) -> dict[str, tuple[Any, Any]]:
         """What differs between this schedule and `other`, by name: (this one's value, the other's).
 
-        A run that is only longer is no difference for a decay that has no end.
+        If the decay has no end, a longer run is no difference.
 
-        >>> short = ScheduleSpec(name="warmup_linear", warmup_steps=10, total_steps=100, peak_lrs=[1.0])
-        >>> longer = ScheduleSpec(name="warmup_linear", warmup_steps=10, total_steps=200, peak_lrs=[1.0])
-        >>> short.differences(longer)
+        >>> short = ScheduleSpec(name="warmup_linear", given_warmup_steps=10, total_steps=100, peak_lrs=[1.0])
+        >>> short.differences(replace(short, total_steps=200))
         {'max_steps': (100, 200)}
         """
         mine, others = self._comparable(), other._comparable()
@@ -178,35 +157,36 @@ class ScheduleSpec:
         return {key: (mine.get(key), others.get(key)) for key in keys if mine.get(key) != others.get(key)}
 
     def _comparable(self) -> dict[str, Any]:
-        endless = self.curve is not None and self.resolved.decay in ENDLESS_DECAYS
-        chosen = self.options if self.curve is None else self.resolved.used()
+        reads_length = self.curve is None or DECAY_SHAPES[self.resolved.decay].ends
         peaks = list(dict.fromkeys(self.peak_lrs))
         return {
-            **({"schedule": self.name} if self.curve is None else {}),
-            **chosen,
-            "warmup_steps": self.num_warmup_steps,
-            "max_steps": None if endless else self.total_steps,
+            **({"schedule": self.name, **self.options} if self.curve is None else self.resolved.used()),
+            "warmup_steps": self.warmup_steps,
+            "max_steps": self.total_steps if reads_length else None,
             "learning_rate": peaks[0] if len(peaks) == 1 else list(self.peak_lrs),
             **({"warmup_stretch": list(self.warmup_stretch)} if self.warmup_stretch else {}),
         }
 
 
 def _checked_rate(name: str, step: int, lr: float) -> float:
-    """The learning rate that a user's own schedule gave; ValueError for what is none."""
+    """The learning rate that a user's own schedule returned; UserError if it cannot be one."""
     if not isinstance(lr, Real) or not 0.0 <= lr < math.inf:
-        raise UserError(f"schedule {name!r}: learning rate {lr!r} at update {step}; return a finite number, 0 or more.")
+        raise UserError(
+            f"schedule {name!r}: it returned {lr!r} as the learning rate of update {step}; return a finite number, "
+            "0 or more."
+        )
     return lr
 
 
 def without_auto(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """`options` without `initial_lr: auto`, and whether it was there: a start that is measured when a run begins.
+    """`options` without `initial_lr: auto`, and whether it was there; such a start is measured when a run begins.
 
-    Raises ValueError where schedule `name` does not read initial_lr, or has its start said twice.
+    Raises UserError if schedule `name` does not read initial_lr, or if initial_ratio is given too.
 
     >>> without_auto("warmup_linear", {"initial_lr": "auto", "final_ratio": 0.1})
     ({'final_ratio': 0.1}, True)
     """
-    if options.get("initial_lr") != "auto" or own_factory(name) is not None:
+    if options.get("initial_lr") != "auto" or user_factory(name) is not None:
         return options, False
     resolve_options(name, {**options, "initial_lr": DEFAULT_INITIAL_LR})
     return {option: value for option, value in options.items() if option != "initial_lr"}, True

@@ -97,7 +97,7 @@ def _finder(range_updates: int) -> type[TrainerCallback]:
                     critical=measure_critical_lr(model, optimizer, batches),
                     range_test=run_range_test(model, optimizer, batches) if range_updates else None,
                     peak_lr=max(peaks_of(optimizer)),
-                    warmup_steps=0 if scheduler is None else scheduler.spec.num_warmup_steps,
+                    warmup_steps=0 if scheduler is None else scheduler.spec.warmup_steps,
                     optimizer=type(optimizer).__name__,
                 )
             )

@@ -108,7 +108,7 @@ def _gi_batches(args: TrainingArguments) -> int:
 
 def _start_ramp(scheduler: WarmupScheduler, found: CriticalLr) -> None:
     """Start the ramp at the critical learning rate, and log what that changes."""
-    peak_lr, full_steps = max(scheduler.spec.peak_lrs), scheduler.spec.num_warmup_steps
+    peak_lr, full_steps = max(scheduler.spec.peak_lrs), scheduler.spec.warmup_steps
     scheduler.start_at_critical_lr(found.lr)
     if not is_rank_zero():
         return
@@ -117,7 +117,7 @@ def _start_ramp(scheduler: WarmupScheduler, found: CriticalLr) -> None:
         return
     line = "initial_lr: auto: critical learning rate %.3g in %d forward passes; warmup %d -> %d updates, %.0f saved"
     saved = saved_steps(found, peak_lr=peak_lr, warmup_steps=full_steps)
-    logger.info(line, found.lr, found.forwards, full_steps, scheduler.spec.num_warmup_steps, saved)
+    logger.info(line, found.lr, found.forwards, full_steps, scheduler.spec.warmup_steps, saved)
     if found.lr >= peak_lr:
         logger.warning(
             "initial_lr: auto: the critical learning rate %.3g is not below the peak %.3g, so there is no warmup. A "

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from hfwarmup.errors import UserError
 from hfwarmup.optim.gi_adam import GIAdamW
 from hfwarmup.optim.scheduler import WarmupScheduler
-from hfwarmup.schedules.named import SCHEDULES, ScheduleFactory, add_schedule, own_factory, schedule_names
+from hfwarmup.schedules.named import SCHEDULES, ScheduleFactory, add_schedule, schedule_names, user_factory
 from hfwarmup.trainer.compat import (
     add_default_callback,
     add_optimizer_name,
@@ -78,7 +78,7 @@ def _build_scheduler(optimizer: Optimizer, *, name: str, **arguments: Any) -> Wa
     """What `get_scheduler` calls, with num_warmup_steps, num_training_steps and the scheduler's options."""
     scheduler = WarmupScheduler(optimizer, name, **arguments)
     warms_up_itself = isinstance(getattr(optimizer, "optimizer", optimizer), (GIAdamW, RAdam))
-    no_warmup = scheduler.spec.num_warmup_steps == 0 and own_factory(name) is None
+    no_warmup = scheduler.spec.warmup_steps == 0 and user_factory(name) is None
     if no_warmup and not warms_up_itself and is_rank_zero():
         logger.warning("schedule %r has no warmup because warmup_steps is 0; set e.g. warmup_steps=0.05 (5%%).", name)
     return scheduler

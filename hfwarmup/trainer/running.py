@@ -36,7 +36,7 @@ def own_scheduler(kwargs: dict[str, Any]) -> WarmupScheduler | None:
 def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> int:
     """Updates to the peak, with any schedule: some of transformers' own ignore `warmup_steps`."""
     if (scheduler := own_scheduler(kwargs)) is not None:
-        return scheduler.spec.num_warmup_steps
+        return scheduler.spec.warmup_steps
     return 0 if schedule_name(args) in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
 
 

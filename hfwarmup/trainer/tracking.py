@@ -78,7 +78,7 @@ def _draw(folder: Path, scheduler: WarmupScheduler) -> Path:
         picture,
         planned=[spec.learning_rates(update)[0] for update in range(spec.total_steps or 0)],
         applied=[],
-        warmup_steps=spec.num_warmup_steps,
+        warmup_steps=spec.warmup_steps,
         title=f"{spec.name}, as planned",
     )
     return picture

@@ -147,8 +147,8 @@ def test_every_group_runs_at_the_schedule_of_its_own_peak(name):
     lrs = [1e-3, 0.5, 1e-3, 0.0]
     optimizer = optimizer_of(*lrs)
     scheduler = scheduler_of(optimizer, name)
-    beta2 = {"beta2": 0.8} if scheduler.spec.warmup_steps is None else {}
-    lengths = {"num_warmup_steps": scheduler.spec.warmup_steps, "num_training_steps": 30}
+    beta2 = {"beta2": 0.8} if scheduler.spec.given_warmup_steps is None else {}
+    lengths = {"num_warmup_steps": scheduler.spec.given_warmup_steps, "num_training_steps": 30}
     planned = [get_schedule(name, peak_lr=lr, **lengths, **beta2) for lr in lrs]
     applied = run(optimizer, scheduler, 35)
     assert applied == [[schedule(step) for schedule in planned] for step in range(35)]
@@ -302,7 +302,8 @@ def test_calls_before_the_first_update_are_said(caplog):
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == (
         "scheduler.step() was called 3 times before the first optimizer update, so update 0 ran at the learning rate "
-        "of update 3, and so on; well where it skips to there, else call it after optimizer.step()."
+        "of update 3, and so on; fine if you meant to skip ahead, otherwise call scheduler.step() after "
+        "optimizer.step()."
     )
 
 
@@ -341,7 +342,7 @@ def test_an_added_parameter_group_is_one_line(name):
         update(optimizer, scheduler)
     assert (
         str(error.value)
-        == "the optimizer has 2 parameter groups, and had 1 when the scheduler was made; add groups before making it."
+        == "the optimizer has 2 parameter groups, but had 1 when the scheduler was made; add groups before making it."
     )
 
 
@@ -387,7 +388,7 @@ def test_a_warmup_leads_to_the_first_rate_of_what_follows(after, shape):
     scheduler = hfwarmup.warmup(AFTER[after](optimizer), num_warmup_steps=5, shape=shape)
     applied = run(optimizer, scheduler, 20)
     lengths = {"num_warmup_steps": 5, "num_training_steps": None}
-    ramps = [get_schedule("hfwarmup", peak_lr=peak, warmup=shape, **lengths) for peak in expected[0]]
+    ramps = [get_schedule("hfwarmup", peak_lr=peak, warmup_shape=shape, **lengths) for peak in expected[0]]
     assert applied[:5] == [[ramp(step) for ramp in ramps] for step in range(5)]
     assert applied[5:] == expected
 
@@ -419,7 +420,8 @@ AFTER_ERRORS = [
     (
         lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=2, shape="exponentiel"),
         "shape='exponentiel'; did you mean 'exponential'? "
-        "Choose one of linear, gradual, exponential, cosine, polynomial, saturating, constant.",
+        "Choose one of linear, gradual, exponential, cosine, polynomial, saturating, constant, noam, untuned_linear, "
+        "untuned_exponential, radam, gi.",
     ),
     (
         lambda optimizer: hfwarmup.warmup(optimizer, num_warmup_steps=2),
@@ -431,8 +433,8 @@ AFTER_ERRORS = [
     ),
     (
         lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=2, tau=1.0),
-        "'hfwarmup' does not read 'tau' with warmup='gradual' and decay='constant'. "
-        "It takes decay, initial_lr, initial_ratio, warmup, weight_decay.",
+        "'hfwarmup' does not read 'tau' with warmup_shape='gradual' and decay='constant'. "
+        "It takes decay, initial_lr, initial_ratio, warmup_shape, weight_decay.",
     ),
     (
         lambda optimizer: hfwarmup.warmup(StepLR(optimizer, 2), num_warmup_steps=-2),
@@ -588,7 +590,7 @@ def test_mode_max_wants_the_metric_to_rise():
 
 def test_only_a_plateau_listens_to_a_metric():
     scheduler = scheduler_of(optimizer_of(1.0), "warmup_linear")
-    with pytest.raises(ValueError, match=r"^schedule 'warmup_linear' listens to no metric; use 'warmup_plateau'\.$"):
+    with pytest.raises(ValueError, match=r"^schedule 'warmup_linear' does not read a metric; use 'warmup_plateau'\.$"):
         scheduler.observe_metric(1.0)
 
 
@@ -622,7 +624,7 @@ def resumed(checkpoint, policy, name="warmup_linear", lr=1.0, **settings):
 
 EITHER = "pass on_schedule_change=config to follow the new schedule from here on, or checkpoint to keep the old one."
 LONGER = (
-    "to train longer pass on_schedule_change=config (the decay is laid over the new length, the learning rate jumps) "
+    "to train longer pass on_schedule_change=config (the decay takes the new length, so the learning rate jumps) "
     "or checkpoint (the old decay ends where it would have, and its last learning rate stays)."
 )
 CHANGES = [
@@ -718,7 +720,7 @@ def test_what_follows_on_one_side_only_is_an_error(wraps):
 
     checkpoint = saved(*make(not wraps))
     which = "this schedule" if wraps else "the checkpoint's schedule"
-    with pytest.raises(ValueError, match=f"^only {which} has a scheduler after its warmup; build the one"):
+    with pytest.raises(ValueError, match=f"^only {which} has a scheduler after its warmup; build the checkpoint"):
         load(checkpoint, *make(wraps))
 
 
@@ -733,7 +735,7 @@ def test_config_warns_of_the_jump(caplog):
     with caplog.at_level(logging.WARNING):
         resumed(stopped_at(18), "config", total_steps=54)
     assert [record.getMessage() for record in caplog.records] == [
-        "on_schedule_change=config: max_steps 30 -> 54; update 18 runs at 0.75, not 0.5"
+        "on_schedule_change=config: max_steps 30 -> 54; update 18 runs at 0.75 instead of 0.5"
     ]
 
 
@@ -741,7 +743,7 @@ def test_checkpoint_warns_of_what_it_does_without(caplog):
     with caplog.at_level(logging.WARNING):
         resumed(stopped_at(18), "checkpoint", total_steps=54)
     assert [record.getMessage() for record in caplog.records] == [
-        "on_schedule_change=checkpoint: the checkpoint's schedule stays, without max_steps 30 -> 54"
+        "on_schedule_change=checkpoint: keeping the checkpoint's schedule, without the change max_steps 30 -> 54"
     ]
 
 
@@ -850,13 +852,13 @@ def test_an_unknown_policy_is_refused(settings, message):
 def test_beta2_is_read_from_the_optimizer():
     optimizer = optimizer_of(1.0, 0.5, kind=torch.optim.AdamW, betas=(0.9, 0.95))
     scheduler = WarmupScheduler(optimizer, "untuned_linear")
-    assert scheduler.spec.num_warmup_steps == 40  # 2 / (1 - 0.95)
+    assert scheduler.spec.warmup_steps == 40  # 2 / (1 - 0.95)
     assert run(optimizer, scheduler, 41)[19] == pytest.approx([0.5, 0.25])  # counted from 1
 
 
 def test_a_given_beta2_wins_over_the_optimizers():
     optimizer = optimizer_of(1.0, kind=torch.optim.AdamW)
-    assert WarmupScheduler(optimizer, "gi_warmup", beta2=0.9).spec.num_warmup_steps == 20
+    assert WarmupScheduler(optimizer, "gi_warmup", beta2=0.9).spec.warmup_steps == 20
 
 
 def test_beta2_that_cannot_be_read_is_asked_for():
@@ -868,8 +870,7 @@ def test_beta2_that_cannot_be_read_is_asked_for():
     with pytest.raises(ValueError) as error:  # noqa: PT011
         WarmupScheduler(optimizer, "radam_warmup")
     assert (
-        str(error.value)
-        == "'radam_warmup' takes its length from beta2, and Adam has different ones (0.95, 0.999); set beta2."
+        str(error.value) == "'radam_warmup' takes its length from beta2, and Adam has several (0.95, 0.999); set beta2."
     )
 
 

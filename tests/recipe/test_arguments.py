@@ -346,7 +346,7 @@ def test_a_warmup_given_twice_is_refused(training):
         ("untuned_exponential", None),
         ("radam_warmup", None),
         ("gi_warmup", None),
-        ("hfwarmup", {"warmup": "gi"}),
+        ("hfwarmup", {"warmup_shape": "gi"}),
     ],
 )
 def test_a_warmup_that_follows_from_beta2_takes_no_length(name, options, training):

@@ -290,7 +290,7 @@ def test_must_without_a_checkpoint_is_refused(recipe, tmp_path):
         ({"warmup": "5%", "warmup_steps": 5}, "warmup='5%' and warmup_steps=5 are both given; keep warmup."),
         (
             {"lr_scheduler_kwargs": '{"final_ratio": 0.1}'},
-            "'exponential_warmup' does not read 'final_ratio' with warmup='exponential' and decay='constant'",
+            "'exponential_warmup' does not read 'final_ratio' with warmup_shape='exponential' and decay='constant'",
         ),
     ],
 )  # fmt: skip

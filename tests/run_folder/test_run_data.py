@@ -82,13 +82,13 @@ def test_a_sparse_log_leaves_the_plan_exact(make_run):
 
 
 def test_a_plateau_is_not_drawn_into_the_future(make_run):
-    schedule = {"name": "warmup_plateau", "warmup_steps": 6, "total_steps": 60, "peak_lrs": [1e-3], "options": {}}
+    schedule = {"name": "warmup_plateau", "given_warmup_steps": 6, "total_steps": 60, "peak_lrs": [1e-3], "options": {}}
     run = read_run(make_run(steps=60, made=45, schedule=schedule))
     assert len(planned_rates(run)) == 45
 
 
 def test_a_schedule_of_the_users_own_is_drawn_as_recorded(make_run):
-    schedule = {"name": "mine", "warmup_steps": 6, "total_steps": 60, "peak_lrs": [1e-3], "options": {}}
+    schedule = {"name": "mine", "given_warmup_steps": 6, "total_steps": 60, "peak_lrs": [1e-3], "options": {}}
     run = read_run(make_run(steps=60, schedule=schedule, scheduler="mine"))
     assert run.missing == ("the schedule mine is not one of hfwarmup's, so its warmup is not drawn.",)
     assert (run.warmup_steps, len(planned_rates(run))) == (0, 60)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import hfwarmup
 from hfwarmup import get_schedule
-from hfwarmup.schedules.options import DECAY_OPTIONS, WARMUP_OPTIONS
+from hfwarmup.schedules.decay_shapes import DECAY_SHAPES
+from hfwarmup.schedules.warmup_shapes import WARMUP_SHAPES
 
 FAR = 10**9
 BETA2 = ("untuned_linear", "untuned_exponential", "radam", "gi")
 FROM_ONE = ("noam", *BETA2)  # counted from 1: their 0 is before the first update
-ZERO_BASED = [warmup for warmup in WARMUP_OPTIONS if warmup not in FROM_ONE]
+ZERO_BASED = [warmup for warmup in WARMUP_SHAPES if warmup not in FROM_ONE]
 REACHES_FLOOR = ("linear", "cosine", "polynomial", "exponential", "wsd", "restarts")
 few = settings(max_examples=120, deadline=None, derandomize=True)
 
@@ -106,7 +107,7 @@ def levels(draw, prefix: str, *, above_zero: bool) -> dict[str, float]:
 
 
 @st.composite
-def runs(draw, warmups=tuple(WARMUP_OPTIONS), decays=tuple(DECAY_OPTIONS), min_decay_steps: int = 0) -> dict[str, Any]:
+def runs(draw, warmups=tuple(WARMUP_SHAPES), decays=tuple(DECAY_SHAPES), min_decay_steps: int = 0) -> dict[str, Any]:
     """One run: warmup, decay, peak, start, floor, warmup_steps, total_steps and the options of get_schedule."""
     warmup, decay = draw(st.sampled_from(warmups)), draw(st.sampled_from(decays))
     peak = draw(PEAKS)
@@ -152,7 +153,7 @@ def schedule_of(run: dict[str, Any]):
     if run["warmup"] in BETA2:
         lengths["num_warmup_steps"] = None
     return get_schedule(
-        "hfwarmup", peak_lr=run["peak"], warmup=run["warmup"], decay=run["decay"], **lengths, **run["options"]
+        "hfwarmup", peak_lr=run["peak"], warmup_shape=run["warmup"], decay=run["decay"], **lengths, **run["options"]
     )
 
 
@@ -274,7 +275,7 @@ def largest_last_step(run: dict[str, Any]) -> float:
     return 1.0 / length  # a line; saturating is flatter at the end, and a cosine's last step is below 1 / n too
 
 
-@given(runs(warmups=[warmup for warmup in WARMUP_OPTIONS if warmup != "constant"]))
+@given(runs(warmups=[warmup for warmup in WARMUP_SHAPES if warmup != "constant"]))
 @few
 def test_continuous_at_the_join(run):
     """T_w - 1 to T_w is one step of the warmup's shape and nothing more."""
@@ -303,7 +304,7 @@ def test_never_falls_during_the_warmup(run):
         assert later >= earlier * (1 - 4 * sys.float_info.epsilon)  # four roundings at most
 
 
-@given(runs(warmups=(*ZERO_BASED, "noam"), decays=[decay for decay in DECAY_OPTIONS if decay != "restarts"]))
+@given(runs(warmups=(*ZERO_BASED, "noam"), decays=[decay for decay in DECAY_SHAPES if decay != "restarts"]))
 @few
 def test_never_rises_after_the_peak(run):
     schedule = schedule_of(run)
@@ -325,8 +326,8 @@ def test_pure_the_order_of_the_questions_does_not_matter(run, random):
     assert {step: schedule(step) for step in reversed(shuffled)} == forward
 
 
-@pytest.mark.parametrize("decay", DECAY_OPTIONS)
-@pytest.mark.parametrize("warmup", WARMUP_OPTIONS)
+@pytest.mark.parametrize("decay", DECAY_SHAPES)
+@pytest.mark.parametrize("warmup", WARMUP_SHAPES)
 def test_a_step_costs_the_same_at_update_a_billion(warmup, decay):
     """Counted in executed lines, so that a loop over the updates cannot hide in a fast machine."""
     options: dict[str, Any] = {"beta2": 0.9} if warmup in BETA2 else {}
@@ -336,7 +337,7 @@ def test_a_step_costs_the_same_at_update_a_billion(warmup, decay):
         peak_lr=1.0,
         num_warmup_steps=None if warmup in BETA2 else 20,
         num_training_steps=2 * FAR,
-        warmup=warmup,
+        warmup_shape=warmup,
         decay=decay,
         **options,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hfwarmup import get_schedule
-from hfwarmup.schedules.named import SCHEDULES, add_schedule, own_factory, resolve_options, schedule_names
+from hfwarmup.schedules.named import SCHEDULES, add_schedule, resolve_options, schedule_names, user_factory
 from hfwarmup.schedules.options import ScheduleOptions
 
 FAR = 10**9
@@ -220,9 +220,9 @@ OPTIONS = [
     ("gradual_warmup", {"initial_lr": 0.0}, 0, 0.0),  # 0 is allowed when asked for
     ("gradual_warmup", {"initial_lr": 0.2}, 5, 0.6),  # half way from 0.2 to 1
     ("gradual_warmup", {"initial_ratio": 0.4}, 5, 0.7),  # half way from 0.4 to 1
-    ("gradual_warmup", {"warmup": "linear"}, 0, 0.0),  # linear is t / T_w and starts at 0
-    ("gradual_warmup", {"warmup": "linear", "initial_lr": 0.5}, 0, 0.5),  # unless it is told a start
-    ("gradual_warmup", {"warmup": "cosine"}, 5, 0.50000005),  # from 1e-7 like gradual
+    ("gradual_warmup", {"warmup_shape": "linear"}, 0, 0.0),  # linear is t / T_w and starts at 0
+    ("gradual_warmup", {"warmup_shape": "linear", "initial_lr": 0.5}, 0, 0.5),  # unless it is told a start
+    ("gradual_warmup", {"warmup_shape": "cosine"}, 5, 0.50000005),  # from 1e-7 like gradual
     ("gradual_warmup", {"decay": "linear"}, 55, 0.5),  # a name is only defaults
     ("exponential_warmup", {"initial_lr": 0.01}, 5, 0.1),  # sqrt(0.01)
     ("exponential_warmup", {"initial_ratio": 1e-4}, 5, 0.01),  # sqrt(1e-4)
@@ -231,8 +231,8 @@ OPTIONS = [
     ("warmup_cosine", {"final_lr": 0.0}, 100, 0.0),
     ("warmup_cosine", {"final_ratio": 0.5}, 55, 0.75),
     ("warmup_linear", {"final_ratio": 0.2}, 55, 0.6),  # half way from 1 to 0.2
-    ("hfwarmup", {"warmup": "polynomial", "initial_lr": 0.0}, 5, 0.25),  # (1/2)^2: power 2 unless given
-    ("hfwarmup", {"warmup": "polynomial", "power": 3, "initial_ratio": 0.2}, 5, 0.3),  # 0.2 + 0.8 / 8
+    ("hfwarmup", {"warmup_shape": "polynomial", "initial_lr": 0.0}, 5, 0.25),  # (1/2)^2: power 2 unless given
+    ("hfwarmup", {"warmup_shape": "polynomial", "power": 3, "initial_ratio": 0.2}, 5, 0.3),  # 0.2 + 0.8 / 8
     ("hfwarmup", {"decay": "polynomial"}, 55, 0.25),  # (1 - 1/2)^2
     ("hfwarmup", {"decay": "polynomial", "power": 1, "final_lr": 0.5}, 55, 0.75),  # power 1 is linear
     ("saturating_warmup", {"tau": 10.0, "initial_lr": 0.0}, 5, 0.6224593312018546),  # (1-e^-.5)/(1-e^-1)
@@ -361,7 +361,7 @@ def test_radam_equals_pytorch_warmup_to_the_last_bit(beta2):
         assert schedule(step) == peer.warmup_factor(step, **peer.warmup_params[0])
 
 
-COSINE_TAKES = "It takes decay, final_lr, final_ratio, initial_lr, initial_ratio, warmup, weight_decay."
+COSINE_TAKES = "It takes decay, final_lr, final_ratio, initial_lr, initial_ratio, warmup_shape, weight_decay."
 WARMUPS = (
     "linear, gradual, exponential, cosine, polynomial, saturating, constant, noam, untuned_linear, "
     "untuned_exponential, radam, gi"
@@ -374,10 +374,11 @@ ERRORS = [
     ("warmup_cosine", {"final_ration": 0.1},
      f"'warmup_cosine' has no option 'final_ration'; did you mean 'final_ratio'? {COSINE_TAKES}"),
     ("warmup_cosine", {"min_lr": 0.1},
-     f"'warmup_cosine' does not read 'min_lr' with warmup='gradual' and decay='cosine'. {COSINE_TAKES}"),
+     f"'warmup_cosine' does not read 'min_lr' with warmup_shape='gradual' and decay='cosine'. {COSINE_TAKES}"),
     ("warmup_cosine", {"beta2": 0.9},
-     f"'warmup_cosine' does not read 'beta2' with warmup='gradual' and decay='cosine'. {COSINE_TAKES}"),
-    ("hfwarmup", {"warmup": "gradul"}, f"warmup='gradul'; did you mean 'gradual'? Choose one of {WARMUPS}."),
+     f"'warmup_cosine' does not read 'beta2' with warmup_shape='gradual' and decay='cosine'. {COSINE_TAKES}"),
+    ("hfwarmup", {"warmup_shape": "gradul"},
+     f"warmup_shape='gradul'; did you mean 'gradual'? Choose one of {WARMUPS}."),
     ("hfwarmup", {"decay": "cosin"}, f"decay='cosin'; did you mean 'cosine'? Choose one of {DECAYS}."),
     ("warmup_wsd", {"cooldown_shape": "sqrt"},
      "cooldown_shape='sqrt'; did you mean '1-sqrt'? Choose one of linear, cosine, 1-sqrt."),
@@ -386,22 +387,22 @@ ERRORS = [
      "weight_decay=0.1. Choose one of coupled, independent, proportional, constant."),
     # contradictions
     ("gradual_warmup", {"initial_lr": 0.1, "initial_ratio": 0.1},
-     "initial_lr=0.1 and initial_ratio=0.1 both set the same end; give one of them."),
+     "initial_lr=0.1 and initial_ratio=0.1 set the same value; give one of them."),
     ("warmup_cosine", {"final_lr": 0.1, "final_ratio": 0.1},
-     "final_lr=0.1 and final_ratio=0.1 both set the same end; give one of them."),
-    ("hfwarmup", {"warmup": "noam", "decay": "cosine", "d_model": 512},
+     "final_lr=0.1 and final_ratio=0.1 set the same value; give one of them."),
+    ("hfwarmup", {"warmup_shape": "noam", "decay": "cosine", "d_model": 512},
      "d_model=512 with decay='cosine': Vaswani's rate needs decay='inverse_sqrt'."),
     ("untuned_linear", {"warmup_steps": 5},
-     "num_warmup_steps=5: warmup='untuned_linear' takes its length from beta2; "
+     "num_warmup_steps=5: warmup_shape='untuned_linear' takes its length from beta2; "
      "leave num_warmup_steps (warmup_steps) at 0."),
     ("gi_warmup", {"warmup_steps": 5},
-     "num_warmup_steps=5: warmup='gi' takes its length from beta2; "
+     "num_warmup_steps=5: warmup_shape='gi' takes its length from beta2; "
      "leave num_warmup_steps (warmup_steps) at 0."),
     # impossible levels
     ("exponential_warmup", {"initial_lr": 0.0},
-     "warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7."),
+     "warmup_shape='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7."),
     ("exponential_warmup", {"initial_ratio": 0},
-     "warmup='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7."),
+     "warmup_shape='exponential' cannot start from 0; set initial_lr above 0, for example 1e-7."),
     ("hfwarmup", {"decay": "exponential"}, "decay='exponential' never reaches 0; set final_lr or final_ratio above 0."),
     ("gradual_warmup", {"initial_lr": 1.5},
      "initial_lr=1.5 is above the peak learning rate 1.0; lower it, or give initial_ratio."),
@@ -417,7 +418,7 @@ ERRORS = [
     ("warmup_cosine", {"final_ratio": -0.1}, "final_ratio=-0.1: give a number from 0 to 1."),
     ("warmup_cosine", {"final_ratio": NAN}, "final_ratio=nan: give a number from 0 to 1."),
     ("saturating_warmup", {"tau": 0}, "tau=0: give a number above 0."),
-    ("hfwarmup", {"warmup": "polynomial", "power": -1}, "power=-1: give a number above 0."),
+    ("hfwarmup", {"warmup_shape": "polynomial", "power": -1}, "power=-1: give a number above 0."),
     ("warmup_restarts", {"num_cycles": 0}, "num_cycles=0: give a whole number from 1."),
     ("warmup_restarts", {"num_cycles": 1.5}, "num_cycles=1.5: give a whole number from 1."),
     ("warmup_restarts", {"num_cycles": True}, "num_cycles=True: give a whole number from 1."),
@@ -443,7 +444,7 @@ ERRORS = [
     ("gradual_warmup", {"warmup_steps": "10"}, "num_warmup_steps=10: give a whole number of updates, 0 or more."),
     ("gradual_warmup", {"warmup_steps": "ten"}, "num_warmup_steps=ten: give a whole number of updates, 0 or more."),
     ("gradual_warmup", {"warmup_steps": None},
-     "warmup='gradual' needs num_warmup_steps: the number of updates to the peak."),
+     "warmup_shape='gradual' needs num_warmup_steps: the number of updates to the peak."),
     ("gradual_warmup", {"total_steps": NAN}, "num_training_steps=nan: give a whole number of updates, 0 or more."),
     ("gradual_warmup", {"total_steps": INF}, "num_training_steps=inf: give a whole number of updates, 0 or more."),
     ("gradual_warmup", {"total_steps": -5}, "num_training_steps=-5: give a whole number of updates, 0 or more."),
@@ -452,11 +453,11 @@ ERRORS = [
     ("noam", {"warmup_steps": 0},
      "num_warmup_steps=0: noam's rate is defined by its warmup; set num_warmup_steps to 1 or more."),
     ("untuned_linear", {"warmup_steps": None},
-     "warmup='untuned_linear' needs beta2: the second beta of Adam, for example 0.999."),
+     "warmup_shape='untuned_linear' needs beta2: the second beta of Adam, for example 0.999."),
     ("untuned_linear", {"warmup_steps": 0, "beta2": 0.99},
-     "warmup='untuned_linear' takes 2 / (1 - beta2) = 200 updates at beta2=0.99, more than "
-     "num_training_steps=100; lower beta2, raise num_training_steps (max_steps), or choose a warmup with "
-     "num_warmup_steps."),
+     "warmup_shape='untuned_linear' takes 2 / (1 - beta2) = 200 updates at beta2=0.99, more than "
+     "num_training_steps=100; lower beta2, raise num_training_steps (max_steps), or choose a shape that "
+     "takes num_warmup_steps."),
     ("warmup_wsd", {"stable_ratio": 0.05},
      "stable_ratio=0.05 ends the stable phase at update 5, before num_warmup_steps=10; "
      "raise stable_ratio or lower num_warmup_steps (warmup_steps)."),
@@ -498,7 +499,7 @@ LAST_UPDATES = [
 
 @pytest.mark.parametrize(("warmup", "options", "warmup_steps", "last"), LAST_UPDATES)
 def test_the_last_update_of_a_warmup_counted_from_one_is_not_wasted(warmup, options, warmup_steps, last):
-    schedule = schedule_of("hfwarmup", warmup_steps=warmup_steps, total_steps=40, warmup=warmup, **options)
+    schedule = schedule_of("hfwarmup", warmup_steps=warmup_steps, total_steps=40, warmup_shape=warmup, **options)
     assert schedule(39) == pytest.approx(last, rel=1e-12)
     assert schedule(40) == schedule(FAR) == 0.0
 
@@ -509,7 +510,7 @@ def test_lengths_may_be_numbers_of_numpy():
 
 def test_a_default_of_the_name_gives_way_to_what_is_given():
     """cosine_bell starts at 0 unless told otherwise, an exponential warmup cannot: the default goes."""
-    assert schedule_of("cosine_bell", warmup="exponential")(0) == 1e-7
+    assert schedule_of("cosine_bell", warmup_shape="exponential")(0) == 1e-7
 
 
 @pytest.mark.parametrize("total_steps", range(1, 13))
@@ -520,8 +521,8 @@ def test_wsd_cools_down_in_the_shortest_run(total_steps):
 
 
 def test_an_option_that_only_its_own_shape_reads_is_refused_beside_another():
-    with pytest.raises(ValueError, match="'saturating_warmup' does not read 'tau' with warmup='gradual'"):
-        schedule_of("saturating_warmup", warmup="gradual", tau=3)
+    with pytest.raises(ValueError, match="'saturating_warmup' does not read 'tau' with warmup_shape='gradual'"):
+        schedule_of("saturating_warmup", warmup_shape="gradual", tau=3)
 
 
 def test_a_users_own_schedule_is_known_by_its_name():
@@ -530,7 +531,7 @@ def test_a_users_own_schedule_is_known_by_its_name():
 
     add_schedule("test_named_own", factory)
     add_schedule("test_named_own", factory)  # again is fine
-    assert own_factory("test_named_own") is factory
+    assert user_factory("test_named_own") is factory
     assert schedule_names()[-1] == "test_named_own"
     own = get_schedule("test_named_own", peak_lr=2.0, num_warmup_steps=1, num_training_steps=3, slope=0.5)
     assert own(2) == 0.5  # 2 * 0.5 * 2 / 4

@@ -15,7 +15,11 @@ from hfwarmup.schedules.spec import ScheduleSpec
 
 def spec_of(name="warmup_linear", options=None, *, warmup_steps=10, total_steps=100, peak_lrs=(1.0,)):
     return ScheduleSpec(
-        name=name, options=options or {}, warmup_steps=warmup_steps, total_steps=total_steps, peak_lrs=list(peak_lrs)
+        name=name,
+        options=options or {},
+        given_warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        peak_lrs=list(peak_lrs),
     )
 
 
@@ -29,8 +33,8 @@ GROUPS = [
     ({"final_lr": 0.04}, 100, [0.04, 0.04, 0.0]),
     ({"final_lr": 0.04}, 55, [0.52, 0.07, 0.0]),  # half way from each peak to the common floor
     ({"final_ratio": 0.3}, 100, [0.3, 0.03, 0.0]),
-    ({"warmup": "exponential", "initial_ratio": 0.01}, 5, [0.1, 0.01, 0.0]),  # geometric, each in its own range
-    ({"warmup": "exponential", "initial_lr": 0.001}, 5, [1e-3**0.5, 1e-2, 0.0]),
+    ({"warmup_shape": "exponential", "initial_ratio": 0.01}, 5, [0.1, 0.01, 0.0]),  # geometric, each in its own range
+    ({"warmup_shape": "exponential", "initial_lr": 0.001}, 5, [1e-3**0.5, 1e-2, 0.0]),
     ({"decay": "exponential", "final_ratio": 0.01}, 55, [0.1, 0.01, 0.0]),
     ({"decay": "inverse_sqrt", "final_lr": 0.08}, 40, [0.5, 0.08, 0.0]),  # sqrt(10/40) of each, one floor for all
 ]
@@ -84,13 +88,13 @@ def test_a_group_may_have_a_warmup_of_its_own_length(step, expected):
     spec = ScheduleSpec(
         name="warmup_linear",
         options={"initial_lr": 0.0},
-        warmup_steps=10,
+        given_warmup_steps=10,
         total_steps=100,
         peak_lrs=[1.0, 1.0, 1.0, 0.5],
         warmup_stretch=[1.0, 0.5, 2.0, 1.0],
     )
     assert spec.learning_rates(step) == pytest.approx(expected, rel=1e-12)
-    assert spec.num_warmup_steps == 20  # of the slowest
+    assert spec.warmup_steps == 20  # of the slowest
     assert ScheduleSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
 
 
@@ -137,8 +141,8 @@ def test_a_spec_is_frozen():
 
 
 def test_the_warmup_of_beta2_says_its_length():
-    assert spec_of("untuned_linear", {"beta2": 0.98}, warmup_steps=None, total_steps=None).num_warmup_steps == 100
-    assert spec_of(warmup_steps=7).num_warmup_steps == 7
+    assert spec_of("untuned_linear", {"beta2": 0.98}, warmup_steps=None, total_steps=None).warmup_steps == 100
+    assert spec_of(warmup_steps=7).warmup_steps == 7
 
 
 BETA2_98 = {"beta2": 0.98}
@@ -209,7 +213,7 @@ def test_a_users_own_schedule_runs_each_peak_through_its_factory(own_name):
     assert spec.learning_rates(5) == [0.25, 0.125, 0.25]
     assert spec.curve is None
     assert spec.resolved == ScheduleOptions()
-    assert spec.num_warmup_steps == 10
+    assert spec.warmup_steps == 10
 
 
 def test_a_users_own_schedule_differs_by_name_options_and_lengths(own_name):
@@ -230,7 +234,7 @@ def test_a_users_own_schedule_that_gives_no_learning_rate_is_an_error(value, mon
     with pytest.raises(ValueError) as error:  # noqa: PT011  the whole text is compared
         spec.learning_rates(3)
     assert str(error.value) == (
-        f"schedule 'broken': learning rate {value!r} at update 3; return a finite number, 0 or more."
+        f"schedule 'broken': it returned {value!r} as the learning rate of update 3; return a finite number, 0 or more."
     )
 
 

@@ -85,7 +85,7 @@ def test_measuring_changes_nothing_else(measured, make_trainer):
         max_steps=8,
         **SGD,
         lr_scheduler_type="gradual_warmup",
-        warmup_steps=spec.num_warmup_steps,
+        warmup_steps=spec.warmup_steps,
         lr_scheduler_kwargs={"initial_ratio": spec.options["initial_ratio"]},
     )
     told.train()
@@ -227,7 +227,7 @@ def test_unmeasured_it_is_an_error_at_the_first_step():
 def test_the_start_and_length_by_hand(critical_lr, start, steps):
     scheduler = auto()
     scheduler.start_at_critical_lr(critical_lr)
-    assert scheduler.spec.num_warmup_steps == steps
+    assert scheduler.spec.warmup_steps == steps
     assert scheduler.get_last_lr() == pytest.approx([start if steps else 1.0])
     for _ in range(steps):
         scheduler.step()
@@ -247,7 +247,7 @@ def test_planning_again_keeps_the_start_where_it_was_measured():
     scheduler = auto()
     scheduler.start_at_critical_lr(0.25)
     scheduler.replan(peak_scale=0.5, num_warmup_steps=40, num_training_steps=500)
-    assert scheduler.spec.num_warmup_steps == 20
+    assert scheduler.spec.warmup_steps == 20
     assert scheduler.get_last_lr() == [0.25]
 
 
@@ -277,7 +277,7 @@ def test_a_checkpoint_without_a_measured_start_is_an_error():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("noam", {}, r"^'noam' does not read 'initial_lr' with warmup='noam'"),
+        ("noam", {}, r"^'noam' does not read 'initial_lr' with warmup_shape='noam'"),
         ("warmup_linear", {"initial_ratio": 0.1}, r"^initial_lr=1e-07 and initial_ratio=0.1 both set the same end"),
     ],
 )

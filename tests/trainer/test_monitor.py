@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback, default_data_collator
 from watched_runs import LOGGED, POINTS, RUN, dropping_llama, measured, with_and_without
 
-from hfwarmup.schedules.shapes import radam
+from hfwarmup.schedules.warmup_shapes import radam
 from hfwarmup.trainer.monitor import WarmupMonitor, watch_warmup
 
 
@@ -107,7 +107,7 @@ def test_the_rectification_is_that_of_radam(make_trainer):
     trainer = make_trainer(**LOGGED, adam_beta2=0.95)
     watch_warmup(trainer)
     trainer.train()
-    assert measured(trainer, "rectification")[20] == radam(20, 0.95)
+    assert measured(trainer, "rectification")[20] == radam(0.95)(20)
 
 
 def test_the_share_of_clipped_updates(make_trainer):

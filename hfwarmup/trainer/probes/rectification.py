@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfwarmup.schedules.shapes import radam
+from hfwarmup.schedules.warmup_shapes import radam
 from hfwarmup.trainer.probes.base import Moment, Probe
 
 
@@ -13,4 +13,4 @@ class Rectification(Probe):
         betas = moment.optimizer.param_groups[0].get("betas")
         if betas is None or betas[1] <= 0.6:  # then RAdam rectifies no update
             return {}
-        return {"rectification": radam(moment.state.global_step, betas[1])}
+        return {"rectification": radam(betas[1])(moment.state.global_step)}
