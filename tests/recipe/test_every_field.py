@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import runpy
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
+from small_runs import SMALL, TEXT, folder_of_runs
 
 from hfwarmup.commands.shared import plan_settings
 from hfwarmup.errors import UserError
-from hfwarmup.planning.recipe_files import find_recipe, import_script, recipe_names
+from hfwarmup.planning.config import load_config
+from hfwarmup.planning.recipe_files import config_folder, find_recipe, import_script, recipe_names
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import hints_of
 from hfwarmup.recipe.parsing import read_arguments
@@ -28,6 +35,8 @@ KINDS = {
     "not a number": ".nan",
     "negative": "-1",
 }
+START = {"use_cpu": True, "max_steps": 2, "precision": "fp32", "disable_tqdm": True, "torch_compile": False}
+START |= {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 32, "eval_steps": 2, "save_steps": 2}
 BASE = {"output_dir": "run", "use_cpu": "true", "max_steps": "2", "precision": "fp32"}
 SHARED = "pretrain_clm"
 """The recipe whose fields the others have too; of them only their own are tried again."""
@@ -84,3 +93,50 @@ def test_validate_and_plan_agree_on_every_field(recipe, kind, config):
         if bool(planned) != bool(found) and (planned or name in of_the_plan):
             disagreements.append((name, found, planned))
     assert disagreements == []
+
+
+NEEDS_A_NETWORK = {"push_to_hub"}
+"""Settings that a Trainer can only follow with the hub."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with folder_of_runs(tmp_path_factory.mktemp("starts")) as folder:
+        yield folder
+
+
+def ending_of(recipe: str, config: Path) -> str:
+    """How the recipe's script ends: empty after a training, else its one line, or the exception that it died of."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch.setattr(sys, "argv", [f"{recipe}.py", "--config", str(config)])
+            runpy.run_path(str(find_recipe(recipe)), run_name="__main__")
+    except SystemExit as exit:
+        return str(exit.code or "")
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_what_validates_starts(recipe, kind, folder, monkeypatch, own_process_state):
+    """Each value that validates is trained with for two updates; a name that leads nowhere ends in one line."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    base = {**load_config(config_folder(recipe) / "smoke.yaml").values, **SMALL.get(recipe, TEXT), **START}
+    types, endings = types_of(recipe), {}
+    for name in sorted(set(fields_of(recipe)) - NEEDS_A_NETWORK):
+        config = folder / "configs" / recipe / f"{name}.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        settings = {key: json.dumps(value, default=str) for key, value in base.items()}
+        settings |= {"output_dir": f"runs/{recipe}/{name}-{kind.replace(' ', '-')}", name: KINDS[kind]}
+        config.write_text("".join(f"{key}: {text}\n" for key, text in settings.items()))
+        try:
+            read_arguments(types, ["--config", str(config)])
+        except UserError:
+            continue
+        endings[name] = ending_of(recipe, config)
+    assert {name: ending for name, ending in endings.items() if ending and not ending.startswith("error: ")} == {}
