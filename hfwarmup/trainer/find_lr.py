@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfwarmup.errors import UserError
 from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
 from hfwarmup.trainer.first_batches import FirstBatches
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
@@ -119,7 +119,7 @@ def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches
         return loss
 
     low, high = (factor * max(peaks) for factor in RANGE_FACTORS)
-    with undisturbed(model):
+    with preserving_state(model):
         try:
             return lr_range_test(update_at, low=low, high=high, updates=batches.count)
         finally:

@@ -29,7 +29,7 @@ class FirstBatches:
     has samples of its own, and losses and gradients are means over the ranks, so every rank must ask for them.
 
     Args:
-        model: a model that gives its own loss, as a Trainer needs it; the caller sees to its mode, see `undisturbed`.
+        model: a model that gives its own loss, as a Trainer needs it; the caller sets its mode, see `preserving_state`.
         dataloader: the Trainer's.
         args: the Trainer's; of it the accumulation, clipping, device and rank are read.
         batch_size: samples a process and micro-batch.

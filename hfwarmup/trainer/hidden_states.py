@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from hfwarmup.errors import UserError
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.trainer.first_batches import collate_samples
 
 PROBE_TOKENS = 1024
@@ -34,7 +34,7 @@ def last_hidden_state(model: nn.Module, batch: Mapping[str, Any], args: Training
         UserError: the model's output has no hidden states; a model that cannot be asked for them raises its own error.
     """
     with (
-        undisturbed(model),
+        preserving_state(model),
         torch.no_grad(),
         torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16),
     ):

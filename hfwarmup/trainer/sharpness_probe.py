@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hfwarmup.errors import UserError
 from hfwarmup.measuring.direction import parameters_of, trained_parameters
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.sharpness import sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner, stability_threshold
 from hfwarmup.trainer.first_batches import loss_of
@@ -53,7 +53,7 @@ class SharpnessProbe:
         preconditioner = _preconditioner(optimizer)
         # The fused attention kernels have no double backward, and differences are lost in the rounding of autocast.
         try:
-            with undisturbed(model), sdpa_kernel(SDPBackend.MATH):
+            with preserving_state(model), sdpa_kernel(SDPBackend.MATH):
                 found = sharpness(
                     lambda: loss_of(model, batch),
                     trained_parameters(optimizer),

@@ -92,6 +92,15 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once():
         settings.plan(num_processes=1)
 
 
+def test_the_shape_of_a_warmup_has_another_name_than_its_length():
+    settings = PlanSettings(
+        warmup="5", max_steps=10, lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup": "cosine"}
+    )
+    ((setting, message),) = settings.mistakes()
+    assert setting == "lr_scheduler_kwargs"
+    assert message.startswith("'hfwarmup' has no option 'warmup'; did you mean 'warmup_shape'?")
+
+
 COUNT = "give a whole number, 1 or more."
 OUT_OF_RANGE = [
     # setting, a value that no run can have, the remedy
