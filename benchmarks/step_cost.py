@@ -1,15 +1,15 @@
-"""What one scheduler step adds to an optimizer's update: ours beside those that people use instead.
+"""The cost of one scheduler step: ours beside the schedulers that people use instead.
 
-Each scheduler walks a whole run of 1000 updates with 100 of warmup and a cosine after it, on an optimizer whose update
-does nothing but call its hooks, so that what a scheduler hangs on the optimizer is counted too. The time of the bare
-updates is taken off. All of them take turns in each round and the fastest round counts; a ratio is the peer's time over
-ours, above 1 where ours costs less.
+Each scheduler walks through a run of 1000 updates, with a warmup of 100 and a cosine after it. The optimizer's update
+only calls its hooks, so the hooks of a scheduler count too; the time of the updates without a scheduler is subtracted.
+All schedulers take turns in each round, and the fastest round counts. A ratio is a peer's time over ours: above 1, ours
+costs less.
 
     pip install -e .[bench]        # pytorch-warmup and warmup-scheduler
     pip install --no-deps timm     # its schedulers are imported alone, without the torchvision that timm asks for
     python benchmarks/step_cost.py
 
-A peer that is not installed is left out, with a line that says so.
+A peer that is not installed is left out, and a line says so.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ COLUMNS = {
 OURS = "hfwarmup warmup_cosine"
 
 Step = Callable[[int], object]
-"""What a training loop calls after the update with the index that it is given."""
+"""What a training loop calls after the update with this index."""
 
 
 class HooksOnly(torch.optim.Optimizer):
-    """An optimizer whose update is nothing but the hooks that were registered with it."""
+    """An optimizer whose update only calls the hooks that were registered with it."""
 
     def __init__(self, lrs: list[float]) -> None:
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr, "betas": (0.9, 0.999)} for lr in lrs]
@@ -56,7 +56,7 @@ class HooksOnly(torch.optim.Optimizer):
         for hook in self._optimizer_step_post_hooks.values():
             hook(self, (), {})
 
-    step.hooked = True  # type: ignore[attr-defined]  # else torch wraps its profiler around, which costs more than all
+    step.hooked = True  # type: ignore[attr-defined]  # or torch wraps its profiler around it, which costs more
 
 
 def ours(optimizer: torch.optim.Optimizer) -> Step:
@@ -103,7 +103,7 @@ def timm_cosine(module: types.ModuleType, optimizer: torch.optim.Optimizer) -> S
 
 
 def timm_schedulers() -> types.ModuleType | None:
-    """timm/scheduler alone: importing the package itself would need torchvision."""
+    """timm/scheduler alone, since timm itself needs torchvision."""
     spec = find_spec("timm")
     if spec is None or spec.submodule_search_locations is None:
         return None
@@ -114,13 +114,13 @@ def timm_schedulers() -> types.ModuleType | None:
 
 
 def contenders() -> dict[str, Callable[[torch.optim.Optimizer], Step]]:
-    """Name -> what lays that scheduler on an optimizer; ours first, and what is not installed left out."""
+    """Name -> function that attaches that scheduler to an optimizer; ours is first, only installed ones are there."""
     found: dict[str, Callable[[torch.optim.Optimizer], Step]] = {
         OURS: ours,
         "transformers cosine": transformers_cosine,
         "torch SequentialLR": torch_sequential,
     }
-    for name, package, lay in (
+    for name, package, attach in (
         ("pytorch_warmup LinearWarmup", "pytorch_warmup", pytorch_warmup_linear),
         ("GradualWarmupScheduler", "warmup_scheduler", gradual_warmup_scheduler),
         ("timm CosineLRScheduler", "timm", timm_cosine),
@@ -132,14 +132,14 @@ def contenders() -> dict[str, Callable[[torch.optim.Optimizer], Step]]:
         if module is None:
             print(f"{name}: {package} is not installed, left out")
         else:
-            found[name] = partial(lay, module)
+            found[name] = partial(attach, module)
     return found
 
 
-def seconds_per_update(lay: Callable[[torch.optim.Optimizer], Step] | None, lrs: list[float]) -> float:
-    """Mean over one run, in time of this thread (others may use the machine); without a scheduler, the bare updates."""
+def seconds_per_update(attach: Callable[[torch.optim.Optimizer], Step] | None, lrs: list[float]) -> float:
+    """Mean over one run, in CPU time of this thread; without a scheduler, that of the updates alone."""
     optimizer = HooksOnly(lrs)
-    step = lay(optimizer) if lay else lambda _: None
+    step = attach(optimizer) if attach else lambda _: None
     gc.collect()
     gc.disable()
     start = time.thread_time()
@@ -152,14 +152,14 @@ def seconds_per_update(lay: Callable[[torch.optim.Optimizer], Step] | None, lrs:
 
 
 def measure() -> dict[str, list[float]]:
-    """Name -> microseconds that it adds to an update, a number a column."""
+    """Name -> microseconds that it adds to an update, one number for each column."""
     schedulers = contenders()
     added: dict[str, list[float]] = {name: [] for name in schedulers}
     for lrs in COLUMNS.values():
         best: dict[str, float] = {}
         for _ in range(ROUNDS):
-            for name, lay in {"": None, **schedulers}.items():
-                best[name] = min(best.get(name, float("inf")), seconds_per_update(lay, lrs))
+            for name, attach in {"": None, **schedulers}.items():
+                best[name] = min(best.get(name, float("inf")), seconds_per_update(attach, lrs))
         for name in schedulers:
             added[name].append(1e6 * (best[name] - best[""]))
     return added

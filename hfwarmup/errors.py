@@ -1,4 +1,4 @@
-"""What a user's mistake is: one exception, the nearest known word, and the checks that every part shares."""
+"""A user's mistake: one exception, suggestions for misspelt words, and the checks that all parts share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake that its user can put right: each finding is one line with what, the value and the remedy.
+    """A mistake that the user can correct: each finding is one line with what is wrong, the value and the remedy.
 
     >>> UserError("warmup=-1: give 0 or more.", "seed='x': give a whole number.").findings
     ('warmup=-1: give 0 or more.', "seed='x': give a whole number.")
@@ -21,15 +21,15 @@ class UserError(ValueError):
 
 
 class RunStopped(UserError, RuntimeError):
-    """A run that was stopped because it no longer did what its plan says."""
+    """The run was stopped, because it no longer follows its plan."""
 
 
 class NonFiniteError(UserError, FloatingPointError):
-    """A run that was stopped at a loss or gradient that is not finite."""
+    """The run was stopped, because a loss or a gradient is not finite."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown `word`: with the nearest known one, or a full stop alone.
+    """The end of a sentence about an unknown `word`: the nearest known word as a question, or only a full stop.
 
     >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
     ("; did you mean 'warmup'?", '.')
@@ -39,7 +39,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one probably means, None when none is near.
+    """The known word that a misspelt one probably means; None if no word is near.
 
     >>> nearest("warmpu", ["warmup", "decay"])
     'warmup'
@@ -81,7 +81,7 @@ def check_number(
 ) -> None:
     """Raise UserError unless `value` is None or a finite number from `low` to `high`.
 
-    `above` and `below` leave out the end itself; `whole` asks for a whole number.
+    With `above` it must not equal `low`, with `below` not `high`; `whole` asks for a whole number.
 
     >>> check_number("factor", 2, low=0, high=1, below=True)
     Traceback (most recent call last):

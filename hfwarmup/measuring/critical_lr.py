@@ -32,7 +32,7 @@ class CriticalLr:
 
     @property
     def found(self) -> bool:
-        """Whether the loss was seen both to fall and not to."""
+        """Whether the search saw the loss both fall and rise."""
         return 0.0 < self.lr < math.inf
 
 
@@ -46,16 +46,17 @@ def critical_lr(
 ) -> CriticalLr:
     """eta_c = min {eta > 0: L(theta - eta d) >= L(theta)}, by exponential search and bisection of its logarithm.
 
-    The search leaves `start` upwards or downwards by a factor that is squared at each step (2, 4, 16, …; warm 1.25,
-    1.56, …), then bisects until 1 - lower / upper <= `relative_width` or until 12 forward passes are spent, 6 if
-    `warm`. It takes the loss to fall, and then to rise, once along the direction. A loss that is not finite has risen.
+    From `start` the search goes up or down by a factor that is squared at each step (2, 4, 16, …; warm 1.25, 1.56, …).
+    Then it bisects until 1 - lower / upper <= `relative_width`, or until it has used 12 forward passes, 6 if `warm`. It
+    assumes that along the direction the loss first falls and then rises, once. A loss that is not finite counts as
+    risen.
 
     Args:
         loss_at: step eta -> loss at theta - eta d, on one batch, without noise (dropout off).
         start: first step to try: the peak learning rate, or an earlier eta_c. It must be large enough to move the loss.
         upper: largest step to try.
-        warm: whether `start` is an earlier eta_c.
-        relative_width: width of the bracket to stop at.
+        warm: whether `start` is the eta_c of an earlier search.
+        relative_width: relative width of the bracket at which the search stops.
 
     Raises:
         UserError: `start` or `upper` is not above 0 and finite.
@@ -92,8 +93,8 @@ def critical_lr(
 def saved_steps(critical: CriticalLr, *, peak_lr: float, warmup_steps: int) -> float:
     """T_save = T_w min(1, eta_c / eta) - forwards / 2: updates that a warmup from eta_c saves over one from 0.
 
-    The ramp keeps its rate of eta / T_w an update, so it needs T_w (1 - eta_c / eta) updates; an update costs about two
-    forward passes, and the search's are taken off (Kalra & Barkeshli 2024, section 6.1).
+    The ramp keeps its rate of eta / T_w an update, so it needs T_w (1 - eta_c / eta) updates. The cost of the search is
+    subtracted: an update costs about two forward passes (Kalra & Barkeshli 2024, section 6.1).
 
     >>> found = CriticalLr(lr=1e-4, lower=9e-5, upper=1.1e-4, points=((0.0, 1.0),) * 10)
     >>> saved_steps(found, peak_lr=1e-3, warmup_steps=1000)

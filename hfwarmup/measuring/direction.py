@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 _MAGNIFIED = 2.0**20
-"""Learning rate at which the step is read: far above the weights, so that rounding them does not blur it."""
+"""Learning rate of the copied step: so large that rounding the weights does not blur the step."""
 
 
 def update_direction(optimizer: Optimizer, *, relative_lrs: Sequence[float] | None = None) -> list[Tensor]:
     """d such that the next `optimizer.step()` would be theta - eta d, for the gradients that are there now.
 
-    It is read off a copy of the optimizer, so weights, gradients, state, hooks and schedulers are not touched. Moments,
-    bias corrections and weight decay are in it as the optimizer has them: AdamW's decoupled decay is the part
-    lambda theta, an L2 penalty is in the gradient. Holds for every optimizer whose step is proportional to its learning
-    rate (SGD, Adam, AdamW, RAdam, …); one that needs a closure cannot be read. Needs memory for a second copy of
-    weights, gradients and state.
+    A copy of the optimizer makes the step, so weights, gradients, state, hooks and schedulers stay as they are. d
+    includes moments, bias corrections and weight decay as the optimizer has them: AdamW's decoupled decay is the part
+    lambda theta, an L2 penalty is in the gradient. It holds for every optimizer whose step is proportional to its
+    learning rate (SGD, Adam, AdamW, RAdam, …), but not for one that needs a closure. It needs memory for a second copy
+    of weights, gradients and state.
 
     Args:
-        optimizer: with gradients in `.grad`; a parameter without one has direction 0.
+        optimizer: its parameters have gradients in `.grad`; without one the direction is 0.
         relative_lrs: learning rate of each group relative to eta; None: 1 in all.
 
     Returns:
@@ -82,7 +82,7 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 def trained_parameters(optimizer: Optimizer) -> list[Tensor]:
-    """Those of `parameters_of` that have a gradient: an optimizer may hold frozen ones, and never moves them.
+    """Those of `parameters_of` that are trained; an optimizer may also hold frozen parameters, which it never moves.
 
     >>> weights = [torch.nn.Parameter(torch.ones(1), requires_grad=trains) for trains in (False, True)]
     >>> len(trained_parameters(torch.optim.SGD(weights)))

@@ -15,9 +15,9 @@ def noise_and_signal(
 
     |G|^2 = (B |g_B|^2 - b |g_b|^2) / (B - b) and tr Sigma = (|g_b|^2 - |g_B|^2) / (1/b - 1/B), with g_b the mean
     gradient of b = `small_batch` samples and g_B that of B = `big_batch` (McCandlish et al. 2018, arXiv:1812.06162,
-    equation A.2). One pair is noisy, and either value may come out negative.
+    equation A.2). One pair is noisy, so either value may be negative.
 
-    Raises ValueError unless 0 < small_batch < big_batch.
+    Raises UserError unless 0 < small_batch < big_batch.
 
     >>> noise_and_signal(3.0, 1.5, small_batch=1, big_batch=4)  # |g_b|^2 = |G|^2 + tr Sigma / b: 1 + 2, 1 + 2/4
     (2.0, 1.0)
@@ -33,8 +33,8 @@ def noise_and_signal(
 class NoiseScale:
     """The simple noise scale tr Sigma / |G|^2 in samples, both averaged over updates before they are divided.
 
-    The ratio of the averages is what counts: the average of the ratios is biased, and one update's |G|^2 may be
-    negative (McCandlish et al. 2018, appendix A.1).
+    Use the ratio of the averages: the average of the ratios is biased, and the |G|^2 of one update may be negative
+    (McCandlish et al. 2018, appendix A.1).
 
     >>> scale = NoiseScale()
     >>> scale.observe(3.0, 1.5, small_batch=1, big_batch=4)
@@ -55,7 +55,7 @@ class NoiseScale:
         self.add(*noise_and_signal(small_squared_norm, big_squared_norm, small_batch=small_batch, big_batch=big_batch))
 
     def add(self, noise: float, signal: float) -> None:
-        """Add one update of which tr Sigma and |G|^2 are known."""
+        """Add one update whose tr Sigma and |G|^2 are known."""
         self.noise = self.decay * self.noise + (1 - self.decay) * noise
         self.signal = self.decay * self.signal + (1 - self.decay) * signal
         self.weight = self.decay * self.weight + (1 - self.decay)

@@ -1,4 +1,4 @@
-"""A model measured in the middle of its training, and left as it was."""
+"""Measure a model in the middle of its training, and leave it as it was."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, a random state of its own; on leaving all is as before, to the last bit.
+def preserving_state(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode, without gradients; afterwards it is as before, to the last bit.
 
-    Restored are each module's mode, buffers, `.grad` and torch's random states. Weights are left to whoever moves them.
-    Dropout is off inside, and batch norm uses its running statistics.
+    It restores the mode of each module, buffers, `.grad` and torch's random states, but not the weights. Inside,
+    dropout is off and batch norm uses its running statistics.
 
     >>> model = nn.Dropout(0.5)
-    >>> with undisturbed(model):
+    >>> with preserving_state(model):
     ...     model(torch.ones(3))
     tensor([1., 1., 1.])
     >>> model.training

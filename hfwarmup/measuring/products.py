@@ -1,6 +1,6 @@
 """Products of the Hessian with a vector, by double backward or differences of gradients; on whole or sharded weights.
 
-Vectors are flat: the elements of all parameters in order, on sharded parameters those of this rank's shards.
+Vectors are flat: they hold the elements of all parameters in order; of sharded parameters, the shards of this rank.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _CHANGE = 3e-3
 
 
 class HessianProduct:
-    """v -> H v for the Hessian of a loss at the current weights, mean over the ranks where there are several.
+    """v -> H v for the Hessian of a loss at the current weights; with several ranks, the mean over them.
 
-    Double backward is exact and keeps the graph of one gradient, from which each product is one more backward pass.
-    Finite differences, (g(theta + e v) - g(theta - e v)) / 2e, take two gradients a product and work with every kernel:
-    fused attention has no double backward (pytorch#116350), nor have sharded parameters. Their step e is such that the
-    gradient changes by 0.3%, within eps^(2/3) to eps^(1/3) over |v| with eps the precision of the weights: after some
-    training a gradient can turn within 1e-3 along the sharpest direction. They are good to about 1%. `auto` tries the
-    first method and falls back to the second.
+    Double backward is exact. It keeps the graph of one gradient, and each product is one more backward pass through it.
+    Finite differences, (g(theta + e v) - g(theta - e v)) / 2e, take two gradients a product and work with every kernel;
+    fused attention (pytorch#116350) and sharded parameters have no double backward. Their step e is chosen so that the
+    gradient changes by 0.3%, but from eps^(2/3) to eps^(1/3) over |v|, with eps the precision of the weights: after
+    some training a gradient can turn within 1e-3 along the sharpest direction. They are accurate to about 1%. `auto`
+    tries double backward first, then finite differences.
 
-    Under autocast differences are lost in the rounding, and double backward is as good as the rounded gradient.
+    Under autocast, rounding destroys finite differences, and double backward is as good as the rounded gradient.
 
-    Every rank must call it, each with its own batch. Weights are moved in finite differences and are put back to the
-    last bit; `.grad` is left as it is.
+    Every rank must call it, each with its own batch. Finite differences move the weights and restore them to the last
+    bit; `.grad` stays as it is.
 
     Args:
-        loss: the loss of one batch as a function of nothing but the weights (dropout off), a scalar with its graph.
+        loss: the loss of one batch, a scalar with its graph; it must depend on the weights alone (dropout off).
         parameters: what to differentiate by.
         method: double backward, finite differences, or auto.
 
     Raises:
-        UserError: another method; or finite differences where weights or the loss's own operations, as under
-            autocast, have less than single precision, in whose rounding the difference would be lost.
+        UserError: an unknown method; or finite differences where the weights, or the loss's operations (as under
+            autocast), have less than single precision, so that rounding would destroy the difference.
 
     >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
     >>> product = HessianProduct(lambda: (torch.tensor([1.0, 2.0, 7.0]) * x**2).sum() / 2, [x])
@@ -61,7 +61,7 @@ class HessianProduct:
         self._gradient: list[Tensor] = []
         self._step = math.inf
         self.count = 0
-        """products made"""
+        """number of products so far"""
 
     def __call__(self, vector: Tensor) -> Tensor:
         self.count += 1
@@ -133,7 +133,7 @@ class HessianProduct:
 
 
 def gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of `loss()`, mean over the ranks where there are several; `.grad` is left as it is.
+    """The gradient of `loss()`, with several ranks the mean over them; `.grad` stays as it is.
 
     >>> x = torch.nn.Parameter(torch.tensor([3.0]))
     >>> gradient(lambda: (x**2).sum(), [x]), x.grad
@@ -148,7 +148,7 @@ def gradient(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> list[T
 
 @contextmanager
 def _single_precision() -> Iterator[None]:
-    """ValueError where a gradient is made from tensors of less than single precision, as autocast makes them."""
+    """Raise UserError if a gradient uses tensors of less than single precision, as autocast makes them."""
     seen: set[torch.dtype] = set()
 
     def look(tensor: Tensor) -> Tensor:
@@ -189,14 +189,14 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def is_sharded(parameters: Sequence[Tensor]) -> bool:
-    """Whether the parameters are shards, as `fully_shard` makes them; ValueError where only some are.
+    """Whether the parameters are shards, as `fully_shard` makes them; raises UserError if only some are.
 
     >>> is_sharded([torch.zeros(1)])
     False
     """
     layouts = {str(p.placements) if isinstance(p, DTensor) else "" for p in parameters}
     if len(layouts) > 1:
-        raise UserError(f"parameters of {len(layouts)} layouts ({', '.join(layouts)}); shard all of them alike.")
+        raise UserError(f"parameters of {len(layouts)} layouts ({', '.join(layouts)}); shard all in the same way.")
     return layouts != {""}
 
 

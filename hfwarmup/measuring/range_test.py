@@ -16,13 +16,13 @@ class RangeTest:
     points: tuple[tuple[float, float], ...]
     """(learning rate of an update, smoothed loss before it)"""
     steepest: float
-    """learning rate from which the smoothed loss falls most while its mean is renewed; nan when it never falls"""
+    """learning rate after which the smoothed loss falls most; nan when it never falls"""
     lowest: float
     """learning rate at which the smoothed loss is lowest; nan when it never falls"""
     open_below: bool
     """whether `steepest` is the first learning rate that could be it: the fall may begin below the range"""
     open_above: bool
-    """whether `lowest` is the last learning rate of the range: the loss may fall on above it"""
+    """whether `lowest` is the last learning rate of the range: above it the loss may fall further"""
 
 
 def lr_range_test(
@@ -36,22 +36,22 @@ def lr_range_test(
 ) -> RangeTest:
     """Run `updates` updates at learning rates that climb geometrically from `low` to `high`.
 
-    The loss is smoothed by an exponential mean with `smoothing` and bias correction; the test ends early when it is not
-    finite, or above both its first value and lowest + (stop_factor - 1) |lowest|: a positive loss at `stop_factor`
-    times its lowest value, and one of any sign after it has risen by as much. Peaks to try lie between `steepest` and
-    `lowest`, unless these are the ends of the range.
+    The loss is smoothed by an exponential mean with `smoothing` and bias correction. The test ends early when this mean
+    is not finite, or when it is above both its first value and lowest + (stop_factor - 1) |lowest|: for a positive loss
+    that is `stop_factor` times its lowest value. Peaks to try lie between `steepest` and `lowest`, unless these are the
+    ends of the range.
 
-    A fall counts over 1 / (1 - smoothing) updates, a quarter of the test at most, and from the update on at which the
-    mean holds as many: before, it moves with the noise of single batches.
+    A fall is measured over 1 / (1 - smoothing) updates, at most over a quarter of the test. It counts from the update
+    at which the mean holds as many values; before that, the noise of single batches moves it.
 
     Args:
-        update_at: makes one update at a learning rate and returns the loss of its batch before it.
+        update_at: makes one update at a learning rate and returns the loss of its batch before the update.
         low: first learning rate.
         high: last learning rate.
         updates: how many, 3 or more.
 
     Raises:
-        UserError: low and high are not 0 < low < high, or updates is below 3.
+        UserError: unless 0 < low < high and updates is 3 or more.
 
     Source: Smith 2017, arXiv:1506.01186, section 3.3, with geometric steps.
 
@@ -83,14 +83,14 @@ def lr_range_test(
 
 
 def _judged(points: list[tuple[float, float]], *, span: int, updates: int) -> RangeTest:
-    settled = points[span - 1 :]
-    falls = [(after - before, lr) for (lr, before), (_, after) in zip(settled, settled[span:], strict=False)]
+    steady = points[span - 1 :]
+    falls = [(after - before, lr) for (lr, before), (_, after) in zip(steady, steady[span:], strict=False)]
     fall, steepest = min(falls, default=(0.0, math.nan))
-    loss, lowest = min(((loss, lr) for lr, loss in settled), default=(math.inf, math.nan))
+    loss, lowest = min(((loss, lr) for lr, loss in steady), default=(math.inf, math.nan))
     return RangeTest(
         points=tuple(points),
         steepest=steepest if fall < 0.0 else math.nan,
-        lowest=lowest if settled and loss < settled[0][1] else math.nan,
-        open_below=fall < 0.0 and steepest == settled[0][0],
-        open_above=len(points) == updates and lowest == points[-1][0] != settled[0][0],
+        lowest=lowest if steady and loss < steady[0][1] else math.nan,
+        open_below=fall < 0.0 and steepest == steady[0][0],
+        open_above=len(points) == updates and lowest == points[-1][0] != steady[0][0],
     )

@@ -1,4 +1,4 @@
-"""What an update does to the weights and to what the model computes. All functions read tensors and change none."""
+"""What an update does to the weights and to the model's representations. No function changes a tensor."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def relative_change(before: Tensor, after: Tensor) -> float:
 
 
 def angle(before: Tensor, after: Tensor) -> float:
-    """The angle in radians that an update turns a matrix by, in [0, pi]; 0 where one of the two is 0.
+    """The angle in radians by which an update turns a matrix, in [0, pi]; 0 if one of the two matrices is 0.
 
-    Kosson et al. 2024 (arXiv:2410.23922) see it grow too large without a warmup. With u, w of unit norm it is
-    2 atan2(||u - w||, ||u + w||), which keeps the small angles that acos loses.
+    Kosson et al. 2024 (arXiv:2410.23922) find that it grows too large without a warmup. With u, w of unit norm it is
+    2 atan2(||u - w||, ||u + w||), which is exact for small angles; acos is not.
 
     >>> round(angle(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])) / math.pi, 6)
     0.25

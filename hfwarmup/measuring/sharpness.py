@@ -14,14 +14,14 @@ from hfwarmup.measuring.products import HessianProduct, Method, flatten, gradien
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """The largest eigenvalue, and what is needed to find it again."""
+    """The largest eigenvalue, and what helps to find it again."""
 
     value: float
     """lambda_max; in units of 1 / learning rate"""
     vector: Tensor
     """its eigenvector, flat and of unit length: the `start` of the next measurement"""
     products: int
-    """products with the Hessian that it took"""
+    """number of products with the Hessian"""
     error: float
     """estimate of |value - lambda_max| / |value|"""
     method: Method
@@ -47,9 +47,9 @@ def sharpness(
         loss: the loss of one batch, as for `HessianProduct`.
         parameters: what to differentiate by.
         preconditioner: P, a positive tensor a parameter, see `adam_preconditioner`; None: the Hessian alone.
-        start: `vector` of an earlier measurement: a few products instead of 10 to 30. Another eigenvector that
-            overtakes it is noticed late; measure from None now and then. None: a random vector.
-        tolerance: relative error to stop at; from a random vector it must hold for three products in a row.
+        start: `vector` of an earlier measurement, which needs a few products instead of 10 to 30. If another
+            eigenvector overtakes it, that shows late, so measure from None now and then. None: a random vector.
+        tolerance: relative error at which it stops; from a random vector it must hold for three products in a row.
         max_products: the most products.
         method: how the products are made, as for `HessianProduct`.
 
@@ -76,8 +76,8 @@ def directional_sharpness(
 ) -> float:
     """d'H d / d'g for a step d and the gradient g: to second order the loss rises along d above eta = 2 / this.
 
-    One product and one gradient. It is at most the sharpness of the preconditioned Hessian whose step d is
-    (Kalra et al. 2026, arXiv:2601.16979). Not a number where d is orthogonal to g.
+    It takes one product and one gradient. It is at most the sharpness of the preconditioned Hessian that gives the step
+    d (Kalra et al. 2026, arXiv:2601.16979). It is NaN where d is orthogonal to g.
 
     >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> loss = lambda: (torch.tensor([2.0, 4.0]) * x**2).sum() / 2
@@ -112,9 +112,9 @@ def lanczos(
     Args:
         product: vector -> matrix times vector.
         start: any vector; one near the eigenvector saves most products.
-        tolerance: relative error to stop at.
+        tolerance: relative error at which it stops.
         max_products: the most products.
-        in_a_row: after how many products in a row within the tolerance it stops.
+        in_a_row: how many products in a row must be within the tolerance.
         total: sums over this rank's elements -> sums over all.
 
     >>> matrix = torch.diag(torch.tensor([1.0, -9.0, 3.0]))

@@ -14,7 +14,7 @@ MAD_TO_SIGMA = 1.4826
 MIN_HISTORY = 5
 """Values before one that are needed to call it a spike."""
 MIN_SIGMA = 0.01
-"""The least spread of the log loss that is believed, 1%: a flat history would make a spike of every step."""
+"""Lower limit of the spread of the log loss, 1%; without it, a flat history would make every step a spike."""
 
 
 def robust_z_scores(values: Sequence[float], *, window: int = 100) -> list[float]:
@@ -32,7 +32,7 @@ def robust_z_scores(values: Sequence[float], *, window: int = 100) -> list[float
 
 
 def find_spikes(values: Sequence[float], *, window: int = 100, threshold: float = 8.0) -> list[int]:
-    """Indices whose robust z-score reaches `threshold`; of neighbours in one rise only the highest.
+    """Indices whose robust z-score reaches `threshold`; only the highest one of neighbours.
 
     >>> find_spikes([4.0, 3.9, 3.8, 3.7, 3.6, 3.5, 7.0, 9.0, 6.0, 3.4])
     [7]
@@ -44,7 +44,7 @@ def spike_score(values: Sequence[float], *, window: int = 1000, sigmas: float = 
     """The share of values that lie `sigmas` standard deviations or more from the mean of the `window` before them.
 
     The spike score of OLMo 2 (arXiv:2501.00656, section 3.1), for a loss or a gradient norm. A value with fewer than 5
-    before it counts as none.
+    before it does not count.
 
     >>> spike_score([1.0, 1.1, 1.0, 0.9, 1.0, 9.0, 1.0, 1.1, 1.0, 0.9])
     0.1
@@ -64,7 +64,7 @@ class Spike:
     index: int
     """Index of its highest value."""
     kind: Literal["catapult", "failure", "open"]
-    """catapult: the loss came back; failure: it did not; open: the series ends before that can be said."""
+    """catapult: the loss came back; failure: it did not; open: the series ends too early to tell."""
     recovered_index: int | None
     """The first index at which the loss was back, for a catapult."""
 

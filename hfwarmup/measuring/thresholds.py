@@ -1,4 +1,4 @@
-"""Where training at a learning rate becomes unstable: the sharpness that an optimizer can stand."""
+"""The sharpness above which training at a learning rate becomes unstable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
     * Adam, AdamW: (2 / eta - lambda) (1 + beta1) / (1 - beta1) for the sharpness that `adam_preconditioner` sees, with
       the decoupled decay lambda; 38 / eta at beta1 = 0.9. An L2 penalty is left out.
 
-    Where groups differ, the one with the largest learning rate counts.
+    If the groups differ, the one with the largest learning rate counts.
 
     Raises:
         UserError: no threshold is known for the optimizer, or its learning rate is 0.
@@ -37,7 +37,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
     group = max(optimizer.param_groups, key=lambda group: float(group["lr"]))
     lr, decay = float(group["lr"]), group.get("weight_decay", 0.0)
     if lr <= 0.0:
-        raise UserError(f"learning rate {lr}: no sharpness is too high for a step of 0; measure later.")
+        raise UserError(f"learning rate {lr}: a step of 0 is stable at any sharpness; measure later.")
     if isinstance(optimizer, SGD):
         beta, dampening = group["momentum"], group["dampening"]
         if group["nesterov"]:
@@ -47,7 +47,7 @@ def stability_threshold(optimizer: Optimizer) -> float:
         beta1 = float(group["betas"][0])
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
         return (2 / lr - (decay if decoupled else 0.0)) * (1 + beta1) / (1 - beta1)
-    raise UserError(f"{type(optimizer).__name__}: its stability threshold is not known; use SGD, Adam or AdamW.")
+    raise UserError(f"{type(optimizer).__name__}: no stability threshold is known for it; use SGD, Adam or AdamW.")
 
 
 def adam_preconditioner(optimizer: Optimizer, gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -61,7 +61,7 @@ def adam_preconditioner(optimizer: Optimizer, gradients: Sequence[Tensor]) -> li
         gradients: a tensor a parameter, in the order of the optimizer's groups.
 
     Raises:
-        UserError: the optimizer is another one.
+        UserError: the optimizer is neither.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> adam_preconditioner(torch.optim.Adam([weight], eps=0.0), [torch.tensor([3.0, 4.0])])

@@ -13,13 +13,13 @@ from typing import Any, Literal
 from hfwarmup.measuring.spikes import label_spikes
 
 READ_AT = 0.10
-"""Share of the run after which a warmup is judged, if it is over by then; else it is when it ends."""
+"""Share of the run after which a warmup is judged; a longer warmup is judged when it ends."""
 LARGE_UPDATE = 0.03
-"""||dW|| / ||W|| of one update of one weight matrix from which on a gentler ramp was worth it."""
+"""Relative size ||dW|| / ||W|| of one update of one weight matrix, from which a gentler ramp paid off."""
 LONGEST_WARMUP = 0.5
-"""Share of the run that a proposed warmup does not exceed; beyond it the peak is lowered."""
+"""Longest warmup to propose, as a share of the run; beyond it a lower peak is proposed."""
 MEASURED = "warmup/"
-"""What the names of the measured values in a log begin with."""
+"""Prefix of the measured values in a log."""
 RANK, RANK_RATIO, MAX_UPDATE = (
     MEASURED + name for name in ("effective_rank", "effective_rank_ratio", "max_relative_update")
 )
@@ -45,9 +45,9 @@ class Diagnosis:
 def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_steps: int, peak_lr: float) -> Diagnosis:
     """Judge the warmup of a run, finished or not, from its Trainer's log with the values of a WarmupMonitor.
 
-    The rule reads the largest relative update of a weight matrix in the warmup, at least in the first 10% of the run:
-    from 3% on a gentler ramp, longer or to a lower peak, ended lower. The early loss does not show it. Where nothing
-    was measured, or the warmup is not over and was gentle so far, it abstains.
+    The rule reads the largest relative update of a weight matrix in the warmup, or in the first 10% of the run if that
+    is longer. From 3% on, a gentler ramp (longer, or to a lower peak) ended at a lower loss. The early loss does not
+    show it. If nothing was measured, or if the warmup is not over and was gentle so far, the verdict is unclear.
 
     Args:
         entries: the log, such as `trainer.state.log_history` or the lines of `log.jsonl`.
@@ -83,7 +83,7 @@ def diagnose(entries: Sequence[Mapping[str, Any]], *, total_steps: int, warmup_s
 
 
 def _gentler(largest: float, total_steps: int, warmup_steps: int, peak_lr: float) -> str:
-    """The ramp whose learning rates, and with them the relative updates, are as many times smaller as is needed."""
+    """A gentler ramp: it makes learning rates, and with them relative updates, as small as they must be."""
     times = largest / LARGE_UPDATE
     needed, longest = times * max(warmup_steps, READ_AT * total_steps), LONGEST_WARMUP * total_steps
     steps = math.ceil(min(needed, longest))
@@ -103,7 +103,7 @@ def _failure(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _evidence(entries: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What does not decide and helps to understand: the representation's rank, and spikes."""
+    """Lines that do not decide but help to understand: the representation's rank, and spikes."""
     lines = []
     ranks = [entry for entry in entries if RANK_RATIO in entry]
     if ranks:

@@ -1,4 +1,4 @@
-"""Gradient-initialised Adam: torch's AdamW, whose second moment begins at the squared gradient and not at 0."""
+"""Gradient-initialised Adam: torch's AdamW with a second moment that starts at the squared gradient, not at 0."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hfwarmup.errors import RunStopped
 class GIAdamW(AdamW):
     """AdamW with v_0 = mean of g^2 over the batches seen before the first update, and both bias corrections kept.
 
-    v_t = beta2 v_{t-1} + (1 - beta2) g_t^2 is then of the size of g^2 from the start, and the correction 1 / (1 -
-    beta2^t), kept on purpose, makes the first steps small: with eps = 0 it equals Adam without the correction and with
-    learning rate eta sqrt(1 - beta2^t), a warmup of its own. Its length is beta2's: from 0.03 to 90% in 1660 updates at
-    beta2 = 0.999, from 0.22 to 90% in 33 updates at 0.95, so the smaller beta2, the less it does.
+    So v_t = beta2 v_{t-1} + (1 - beta2) g_t^2 has the size of g^2 from the start. The correction 1 / (1 - beta2^t)
+    stays on purpose, and makes the first steps small: with eps = 0 it is Adam without the correction at the learning
+    rate eta sqrt(1 - beta2^t), which is a warmup. beta2 sets its length: from 0.03 to 90% in 1660 updates at beta2 =
+    0.999, from 0.22 to 90% in 33 updates at 0.95. So a smaller beta2 warms up less.
 
-    Show it the gradients of some batches before the first update with `observe_gradients`; if none were shown, the
-    first update's own gradients serve. One batch is what the paper takes; of a mean over several fewer elements are
-    small by chance, and those are the ones that stay unprotected. Elements without any gradient, such as the embeddings
-    of tokens that were not in the batches, begin at the mean of their tensor's other elements.
+    Before the first update, show it the gradients of some batches with `observe_gradients`; without them it uses the
+    gradients of the first update. The paper takes one batch. In a mean over several batches fewer elements are small by
+    chance, and small ones are not protected. Elements without any gradient, such as the embeddings of tokens that were
+    in none of the batches, start at the mean of the other elements of their tensor.
 
-    The update is torch's, so are the arguments and the state, whichever of `foreach` and `fused` runs it, on sharded
-    parameters too. A state that is loaded is not initialised again; that of an AdamW can be loaded.
+    Update, arguments and state are torch's, with `foreach`, with `fused` and on sharded parameters. A loaded state is
+    not initialised again; the state of an AdamW can be loaded.
 
     Args:
         params: those of `torch.optim.AdamW`.
@@ -49,7 +49,7 @@ class GIAdamW(AdamW):
         self._step_supports_amp_scaling = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, of which the constructor makes use too; a group that joins later begins at its first update."""
+        """As torch's; the constructor uses it too. A group that joins later starts at its first update's gradients."""
         param_group.setdefault("observed_batches", 0)
         super().add_param_group(param_group)
 
@@ -60,20 +60,20 @@ class GIAdamW(AdamW):
 
     @torch.no_grad()
     def observe_gradients(self) -> None:
-        """Take the gradients that are in `.grad` into the mean that the second moment begins at.
+        """Add the gradients in `.grad` to the mean at which the second moment starts.
 
-        Call it once a batch, after the backward pass, before the first update; the gradients may then be dropped. Under
-        DDP and fully_shard they are averages over the ranks already.
+        Call it once a batch, after the backward pass and before the first update; then the gradients may be dropped.
+        Under DDP and fully_shard they are already averages over the ranks.
 
         Raises:
-            RuntimeError: the optimizer has made an update, or has loaded a state.
+            RunStopped: the optimizer has made an update, or has loaded a state.
         """
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not group["observed_batches"] and any(self.state.get(parameter) for parameter in parameters):
                 raise RunStopped(
-                    "GIAdamW has a second moment already; call observe_gradients before the first step, "
-                    "and not after loading a state."
+                    "GIAdamW already has a second moment; call observe_gradients before the first step and before "
+                    "loading a state."
                 )
             super()._init_group(group, [], [], [], [], [], [])
             group["observed_batches"] += 1
@@ -82,7 +82,7 @@ class GIAdamW(AdamW):
                 second_moment.lerp_(parameter.grad.square(), 1 / group["observed_batches"])
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
-        """Torch's own, which makes the state of parameters that have none; theirs is filled here."""
+        """As torch's, which makes the state of parameters that have none; here it gets its first value."""
         unseen = [p for p in group["params"] if p.grad is not None and not self.state.get(p)]
         has_complex: bool = super()._init_group(group, *lists)
         for parameter in unseen:
@@ -96,7 +96,7 @@ class GIAdamW(AdamW):
 
 
 def _fill_zeros(second_moment: Tensor) -> None:
-    """Elements that have seen no gradient get the mean of those of their tensor that have."""
+    """Give elements without a gradient the mean of the tensor's other elements."""
     zero = second_moment == 0
     count = (~zero).sum()
     second_moment.add_(zero * (second_moment.sum() / count.clamp(min=1)))

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainingArguments
 
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -95,7 +95,7 @@ def time_forward_backward(
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     seconds = 0.0
-    with undisturbed(model):
+    with preserving_state(model):
         model.train()
         for _ in range(2):
             begin = time.perf_counter()

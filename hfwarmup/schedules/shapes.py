@@ -20,6 +20,10 @@ LENGTHS = frozenset({"warmup_steps", "decay_steps", "total_steps"})
 """The lengths of a `Curve`, in updates."""
 
 
+def _accept(_options: ScheduleOptions) -> None:
+    """The check of a shape that takes whatever it reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """All that the package knows of one shape."""
@@ -30,7 +34,7 @@ class Shape:
     """the options that it reads besides"""
     blend: Blend
     """how a height becomes a learning rate"""
-    check: Callable[[ScheduleOptions], None] = lambda _: None
+    check: Callable[[ScheduleOptions], None] = _accept
     """raises UserError for options that it cannot take"""
 
     @cached_property

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfwarmup.errors import UserError
 from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
 from hfwarmup.planning.recipe_files import trains_with_trainer
 from hfwarmup.trainer.compat import every_trainer_has
@@ -126,7 +126,7 @@ def run_range_test(model: nn.Module, optimizer: Optimizer, batches: FirstBatches
         return loss
 
     low, high = (factor * max(peaks) for factor in RANGE_FACTORS)
-    with undisturbed(model):
+    with preserving_state(model):
         try:
             return lr_range_test(update_at, low=low, high=high, updates=batches.count)
         finally:

@@ -29,7 +29,7 @@ class FirstBatches:
     Each rank has its own samples, and losses and gradients are means over the ranks: every rank must call the methods.
 
     Args:
-        model: a model that computes its own loss; the caller puts it into the right mode, see `undisturbed`.
+        model: a model that computes its own loss; the caller puts it into the right mode, see `preserving_state`.
         dataloader: the Trainer's.
         args: the Trainer's; accumulation, clipping, device and rank are read.
         batch_size: samples in a micro-batch of one process.

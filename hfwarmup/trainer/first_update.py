@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hfwarmup.errors import UserError
 from hfwarmup.measuring.critical_lr import CriticalLr, critical_lr, saved_steps
 from hfwarmup.measuring.direction import loss_along, parameters_of, trained_parameters, update_direction
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.optim.gi_adam import GIAdamW
 from hfwarmup.optim.scheduler import WarmupScheduler
 from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
@@ -60,7 +60,7 @@ def measure_critical_lr(model: nn.Module, optimizer: Optimizer, batches: FirstBa
     The groups' learning rates keep the ratio of their peaks. Gradients are clipped as in training; dropout is off.
     """
     parameters, peaks = parameters_of(optimizer), peaks_of(optimizer)
-    with undisturbed(model):
+    with preserving_state(model):
         batches.write_gradients(0, trained_parameters(optimizer))
         direction = update_direction(optimizer, relative_lrs=[peak / max(peaks) for peak in peaks])
         loss_at = loss_along(parameters, direction, lambda: batches.mean_loss(0))
@@ -86,7 +86,7 @@ def _start_second_moment(
 ) -> None:
     try:
         batches = make_batches(count=count)
-        with undisturbed(model):
+        with preserving_state(model):
             for index in range(count):
                 batches.write_gradients(index, trained_parameters(optimizer))
                 optimizer.observe_gradients()

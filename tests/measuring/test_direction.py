@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, RAdam
 
 from hfwarmup.measuring.direction import loss_along, parameters_of, update_direction
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 
 OPTIMIZERS = {
     "sgd": partial(SGD, lr=0.1),
@@ -110,7 +110,7 @@ def test_a_model_is_left_as_it_was():
     model[1].eval()
     model(torch.randn(8, 4)).sum().backward()
     before = copy.deepcopy(model.state_dict()), [p.grad.clone() for p in model.parameters()], torch.get_rng_state()
-    with undisturbed(model):
+    with preserving_state(model):
         assert not model[2].training
         model.train()
         model(torch.randn(8, 4)).sum().backward()

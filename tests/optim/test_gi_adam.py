@@ -174,8 +174,8 @@ def test_observing_too_late_is_an_error():
     trained(parameters, optimizer, [1])
     with pytest.raises(
         RuntimeError,
-        match=r"^GIAdamW has a second moment already; call observe_gradients before the first step, "
-        r"and not after loading a state\.$",
+        match=r"^GIAdamW already has a second moment; call observe_gradients before the first step and before "
+        r"loading a state\.$",
     ):
         optimizer.observe_gradients()
 

@@ -27,7 +27,7 @@ def test_a_warmup_of_beta2_is_planned_at_its_own_length():
 
 def test_a_warmup_of_beta2_that_the_run_does_not_hold_is_refused():
     settings = PlanSettings(lr_scheduler_type="untuned_linear", adam_beta2=0.999, max_steps=300)
-    with pytest.raises(ValueError, match=r"^warmup='untuned_linear' takes 2 / \(1 - beta2\) = 2000 updates"):
+    with pytest.raises(ValueError, match=r"^warmup_shape='untuned_linear' takes 2 / \(1 - beta2\) = 2000 updates"):
         settings.plan(num_processes=1)
 
 
@@ -98,6 +98,15 @@ def test_a_length_that_cannot_be_read_makes_no_settings():
         PlanSettings(warmup="5 epoch s")
 
 
+def test_the_shape_of_a_warmup_has_another_name_than_its_length():
+    settings = PlanSettings(
+        warmup="5", max_steps=10, lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup": "cosine"}
+    )
+    ((setting, message),) = settings.mistakes()
+    assert setting == "lr_scheduler_kwargs"
+    assert message.startswith("'hfwarmup' has no option 'warmup'; did you mean 'warmup_shape'?")
+
+
 COUNT = "give a whole number, 1 or more."
 OUT_OF_RANGE = [
     # setting, a value that no run can have, the remedy
@@ -156,10 +165,10 @@ def test_a_value_of_a_wrong_kind_is_one_line(setting, value, remedy):
 
 
 def test_an_option_of_a_wrong_kind_is_one_line():
-    settings = PlanSettings(lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup": ["linear"]})
+    settings = PlanSettings(lr_scheduler_type="hfwarmup", lr_scheduler_kwargs={"warmup_shape": ["linear"]})
     ((setting, mistake),) = settings.mistakes()
     assert setting == "lr_scheduler_kwargs"
-    assert mistake.startswith("warmup=['linear']")
+    assert mistake.startswith("warmup_shape=['linear']")
 
 
 @pytest.mark.parametrize("setting", ["num_processes", "num_samples"])

@@ -377,6 +377,9 @@ ERRORS = [
      f"'warmup_cosine' does not read 'min_lr' with warmup_shape='gradual' and decay='cosine'. {COSINE_TAKES}"),
     ("warmup_cosine", {"beta2": 0.9},
      f"'warmup_cosine' does not read 'beta2' with warmup_shape='gradual' and decay='cosine'. {COSINE_TAKES}"),
+    ("hfwarmup", {"warmup": "cosine"},  # `warmup` is a duration everywhere, the shape has its own option
+     "'hfwarmup' has no option 'warmup'; did you mean 'warmup_shape'? "
+     "It takes decay, initial_lr, initial_ratio, warmup_shape, weight_decay."),
     ("hfwarmup", {"warmup_shape": "gradul"},
      f"warmup_shape='gradul'; did you mean 'gradual'? Choose one of {WARMUPS}."),
     ("hfwarmup", {"decay": "cosin"}, f"decay='cosin'; did you mean 'cosine'? Choose one of {DECAYS}."),

@@ -20,7 +20,7 @@ SGD = {"optim": "sgd", "learning_rate": 3.0, "max_grad_norm": 0.0}
 """A peak at about 1.4 times the critical learning rate."""
 AUTO = {"lr_scheduler_type": "gradual_warmup", "warmup_steps": 6, "lr_scheduler_kwargs": {"initial_lr": "auto"}}
 UNMEASURED = (
-    r"^initial_lr='auto' is measured by a Trainer and was not; give initial_lr a number, or call "
+    r"^initial_lr='auto' needs a Trainer, which measures it; give initial_lr a number, or call "
     r"start_at_critical_lr before the first update\.$"
 )
 
@@ -264,8 +264,8 @@ def test_a_checkpoint_without_a_measured_start_is_an_error():
     earlier = hfwarmup.WarmupScheduler(optimizer(), "warmup_linear", num_warmup_steps=100, num_training_steps=1000)
     with pytest.raises(
         ValueError,
-        match=r"^initial_lr='auto' is measured when a run begins, and the checkpoint at update 0 did not; give "
-        r"initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule\.$",
+        match=r"^initial_lr='auto' is measured when a run begins, but the run of the checkpoint at update 0 did "
+        r"not use it; give initial_lr a number, or pass on_schedule_change=checkpoint to keep the old schedule\.$",
     ):
         auto().load_state_dict(earlier.state_dict())
     kept = auto(on_schedule_change="checkpoint")
@@ -278,7 +278,7 @@ def test_a_checkpoint_without_a_measured_start_is_an_error():
     ("name", "options", "message"),
     [
         ("noam", {}, r"^'noam' does not read 'initial_lr' with warmup_shape='noam'"),
-        ("warmup_linear", {"initial_ratio": 0.1}, r"^initial_lr=1e-07 and initial_ratio=0.1 both set the same end"),
+        ("warmup_linear", {"initial_ratio": 0.1}, r"^initial_lr=1e-07 and initial_ratio=0.1 set the same value"),
     ],
 )
 def test_a_schedule_without_such_a_start_is_an_error(name, options, message):

@@ -349,7 +349,7 @@ def test_two_lambdas_are_not_one_function(monkeypatch):
         (("reduce_on_plateau", triangle), "schedule 'reduce_on_plateau' is transformers' own; choose another name."),
         (("Noam", triangle), "schedule 'Noam' exists already as 'noam'; choose another name."),
         (("MINE", triangle), "schedule 'MINE' exists already as 'mine'; choose another name."),
-        (("yours", 5), "schedule 'yours': factory=5 is no function; give one that returns a schedule."),
+        (("yours", 5), "schedule 'yours': factory=5 is not a function; give one that returns a schedule."),
         (("", triangle), "schedule '': give a name, as text."),
         (("yours", None), "register: factory is missing; give name and factory, or neither."),
         ((None, triangle), "register: name is missing; give name and factory, or neither."),
@@ -558,7 +558,7 @@ CHANGES = {
     "max_steps": (
         {"max_steps": 12},
         {"total": 12},
-        "max_steps 8 -> 12; to train longer pass on_schedule_change=config (the decay is laid over the new length, "
+        "max_steps 8 -> 12; to train longer pass on_schedule_change=config (the decay takes the new length, so "
         "the learning rate jumps) or checkpoint (the old decay ends where it would have, and its last learning rate "
         "stays).",
     ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.representation import effective_rank, relative_change
 from hfwarmup.trainer.first_batches import NothingToMeasureError
 from hfwarmup.trainer.probes.base import Moment, Probe
@@ -80,7 +80,7 @@ def last_hidden_state(model: nn.Module, batch: Mapping[str, Any], args: Training
             `output_hidden_states` raises its own error.
     """
     with (
-        undisturbed(model),
+        preserving_state(model),
         torch.no_grad(),
         torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16),
     ):

@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from hfwarmup.errors import UserError
 from hfwarmup.measuring.direction import parameters_of, trained_parameters
-from hfwarmup.measuring.preserving_state import undisturbed
+from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.sharpness import Sharpness, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner, stability_threshold
 from hfwarmup.trainer.first_batches import loss_of
@@ -67,7 +67,7 @@ class SharpnessProbe(Probe):
         """The sharpness at these weights; ValueError if the loss cannot be computed or differentiated."""
         preconditioner = _preconditioner(moment.optimizer)
         # The fused attention kernels have no double backward, and autocast's rounding drowns small differences.
-        with undisturbed(moment.model), sdpa_kernel(SDPBackend.MATH):
+        with preserving_state(moment.model), sdpa_kernel(SDPBackend.MATH):
             found = sharpness(
                 lambda: loss_of(moment.model, batch),
                 trained_parameters(moment.optimizer),
