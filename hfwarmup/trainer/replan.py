@@ -65,7 +65,7 @@ class Replan(TrainerCallback):
         follow(args, new)
         scheduler.replan(
             peak_scale=new.peak_lr / old.peak_lr if old.peak_lr else 1.0,
-            num_warmup_steps=new.warmup_steps,
+            num_warmup_steps=0 if new.length_from_beta2 else new.warmup_steps,
             num_training_steps=new.total_steps,
         )
         if is_rank_zero():

@@ -33,23 +33,22 @@ class Probe(TrainerCallback):
         self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
 
 
-def planned_trainer(tmp_path, model_class=LlamaForCausalLM, **settings):
+def planned_trainer(tmp_path, model_class=LlamaForCausalLM, warmup="25%", **settings):
     hfwarmup.register()
     config = LlamaConfig(
         vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
+    schedule = {"lr_scheduler_type": "gradual_warmup", "lr_scheduler_kwargs": {"initial_lr": 0.0}}
     args = TrainingArguments(
         str(tmp_path),
-        lr_scheduler_type="gradual_warmup",
-        lr_scheduler_kwargs={"initial_lr": 0.0},
         learning_rate=1.6e-3,
         use_cpu=True,
         report_to="none",
         disable_tqdm=True,
         save_strategy="no",
-        **settings,
+        **{**schedule, **settings},
     )
-    warmup = WarmupArguments(warmup="25%", reference_batch_size=16)
+    warmup = WarmupArguments(warmup=warmup, reference_batch_size=16)
     plan = plan_training(args, warmup, num_samples=len(SAMPLES))
     probe = Probe()
     replan = Replan(args, warmup, num_samples=len(SAMPLES))
@@ -91,6 +90,17 @@ def test_a_second_train_of_another_length_gets_a_warmup_of_its_own(tmp_path):
     trainer.train()
     assert plan_of(trainer.args).warmup_steps == 4  # 25% of 16
     assert probe.rates == [1.6e-3 * min(1.0, t / 4) for t in range(16)]
+
+
+def test_a_length_from_beta2_stays_in_a_second_train_of_another_length(tmp_path):
+    """untuned_linear: update t runs at the peak times min(1, (1 - beta2) (t + 1) / 2)."""
+    schedule = {"lr_scheduler_type": "untuned_linear", "lr_scheduler_kwargs": None, "adam_beta2": 0.5}
+    trainer, probe = planned_trainer(tmp_path, warmup=None, per_device_train_batch_size=16, max_steps=8, **schedule)
+    trainer.train()
+    trainer.args.max_steps = 16
+    trainer.train()
+    assert plan_of(trainer.args).total_steps == 16
+    assert probe.rates == [1.6e-3 * min(1.0, 0.25 * (t + 1)) for t in range(16)]
 
 
 @pytest.mark.parametrize(
