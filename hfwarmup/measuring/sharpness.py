@@ -85,8 +85,8 @@ def lanczos(
     Lanczos with full reorthogonalisation. With the largest Ritz value theta, its residual r and the gap to the next
     Ritz value, some eigenvalue is within r of theta and, once it has settled, within r^2 / gap (Parlett 1980, theorem
     11.7.1). It is the largest one unless `start` held almost nothing of that one's eigenvector, which then shows a few
-    products later: of 250 random starts on a small Llama 3 are wrong at the first value within the tolerance, 1 at the
-    second in a row and none at the third (benchmarks/measuring.py --starts 250).
+    products later: of 250 random starts on a small Llama model, 3 were wrong at the first value within the tolerance, 1
+    at the second in a row and none at the third (benchmarks/measuring.py --starts 250).
 
     Args:
         product: vector -> matrix times vector.

@@ -47,7 +47,7 @@ def load_after(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, n
 
 
 def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -> None:
-    """Move the peaks that a torch scheduler keeps; a scheduler of schedulers keeps them in each."""
+    """Scale the peaks that a torch scheduler keeps; in a scheduler of schedulers each part keeps its own."""
     for part in getattr(after, "_schedulers", ()):
         _rescale_peaks(part, saved, now)
     if "base_lrs" in vars(after):

@@ -79,7 +79,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def command_history(earlier: Sequence[Mapping[str, Any]], update: int, command: str) -> list[dict[str, Any]]:
-    """The commands that made a run, with the update at which each took over; those that were undone are gone.
+    """The commands that made a run, each with the update at which it began; without those that were undone.
 
     >>> earlier = [{"from_update": 0, "command": "train"}, {"from_update": 8, "command": "old"}]
     >>> command_history(earlier, 4, "train --resume auto")

@@ -123,8 +123,9 @@ class ScheduleSpec:
     def starting_at(self, critical_lr: float) -> ScheduleSpec:
         """The same schedule whose ramp starts at `critical_lr` and climbs at the same rate.
 
-        With eta the highest peak it takes T_w (1 - critical_lr / eta) updates, none from eta on (Kalra & Barkeshli
-        2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its peak. Unchanged at 0.
+        With eta the highest peak the ramp takes T_w (1 - critical_lr / eta) updates, and none if critical_lr is eta
+        or more (Kalra & Barkeshli 2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its
+        peak. Unchanged at 0.
 
         >>> spec = ScheduleSpec(name="gradual_warmup", given_warmup_steps=100, total_steps=1000, peak_lrs=[1e-3])
         >>> spec.starting_at(2.5e-4).warmup_steps, spec.starting_at(2.5e-4).learning_rates(0)

@@ -19,7 +19,7 @@ from hfwarmup.trainer.compat import (
     add_schedule_name,
     adjust_optimizer,
     is_built_in_schedule,
-    is_optimizer,
+    optimizer_names,
     pickle_names_as_text,
 )
 from hfwarmup.trainer.first_update import BeforeFirstUpdate
@@ -86,10 +86,10 @@ def _build_scheduler(optimizer: Optimizer, *, name: str, **arguments: Any) -> Wa
 
 def _add_optimizers() -> None:
     """Add our optimizers, and keep those of transformers from a second warmup."""
-    if is_optimizer("gi_adamw"):
+    if "gi_adamw" in optimizer_names():
         return
     add_optimizer_name("gi_adamw", _gi_adamw)
-    if not is_optimizer("radam"):
+    if "radam" not in optimizer_names():
         add_optimizer_name("radam", _radam)
     for name in SCHEDULE_FREE_WITH_WARMUP:
         adjust_optimizer(name, _drop_second_warmup)

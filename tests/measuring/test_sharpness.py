@@ -228,6 +228,6 @@ def test_an_unknown_method_is_an_error():
     loss, parameters = quadratic(1.0)
     with pytest.raises(
         ValueError,
-        match=r"^method='finite-differences': give 'auto', 'double backward', 'finite differences'\.$",
+        match=r"^method='finite-differences'; did you mean 'finite differences'\? Choose one of auto, double ",
     ):
         sharpness(loss, parameters, method="finite-differences")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from hfwarmup.measuring.products import local_part
-from hfwarmup.measuring.representation import angle, largest_relative_update
+from hfwarmup.measuring.representation import angle, relative_change
 from hfwarmup.trainer.probes.base import Moment, Probe
 
 
@@ -43,7 +43,7 @@ class RelativeUpdate(Probe):
     def after_update(self, moment: Moment) -> None:
         pairs = list(zip(self._before, (local_part(p.detach()) for p in self._matrices), strict=True))
         self._before = []
-        self._update = largest_relative_update(pairs)
+        self._update = max((relative_change(*pair) for pair in pairs), default=0.0)
         self._max_update = max(self._max_update, self._update)
         if moment.marked:
             self._angle = sum(angle(*pair) for pair in pairs) / max(1, len(pairs))
