@@ -34,9 +34,7 @@ def write_atomically(path: Path, text: str) -> None:
 def write_learning_rates(path: Path, rows: Iterable[tuple[int, float, float]]) -> None:
     """Write (0-based update, planned, applied) as CSV, with every digit of each learning rate."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("update", "planned", "applied"))
-    writer.writerows((update, repr(planned), repr(applied)) for update, planned, applied in rows)
+    csv.writer(text).writerows([("update", "planned", "applied"), *rows])
     write_atomically(path, text.getvalue())
 
 

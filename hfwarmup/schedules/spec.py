@@ -176,7 +176,7 @@ def _checked_rate(name: str, step: int, lr: float) -> float:
             f"schedule {name!r}: it returned {lr!r} as the learning rate of update {step}; return a finite number, "
             "0 or more."
         )
-    return lr
+    return float(lr)  # a checkpoint can keep no number of another library
 
 
 def without_auto(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -63,17 +63,10 @@ class RunRecorder(TrainerCallback):
             write_atomically(self._log, "".join(map(log_line, [*self._early, *state.log_history])))
             self._early = []
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not is_rank_zero():
             return
-        entry = {**(logs or {}), "step": state.global_step}
+        entry = {**kwargs["logs"], "step": state.global_step}
         if self._log is None:  # an evaluation before the training
             self._early.append(entry)
             return
