@@ -43,8 +43,8 @@ def lr_range_test(
     its lowest value. Peaks to try lie between `steepest` and `lowest`, unless these are the
     ends of the range.
 
-    A fall is measured over 1 / (1 - smoothing) updates, at most over a quarter of the test. It counts from the update
-    at which the mean holds as many values; before that, the noise of single batches moves it.
+    A fall is measured over 1 / (1 - smoothing) updates, at most over a quarter of the test. It is measured from
+    the update at which the mean holds that many values; before that, the noise of single batches moves the mean.
 
     Args:
         update_at: makes one update at a learning rate and returns the loss of its batch before the update.

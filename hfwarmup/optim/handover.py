@@ -61,9 +61,9 @@ def steps_made(after: LRScheduler) -> int:
 
 
 def check_same_handover(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
-    """Raise UserError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
+    """Raise UserError if only one of the two schedules (this one, the checkpoint's) has a scheduler after its warmup.
 
-    Under `config` it may come or go.
+    Under `config` that is allowed.
     """
     if policy != "config" and (after is None) != (state is None):
         which = "the checkpoint's schedule" if after is None else "this schedule"

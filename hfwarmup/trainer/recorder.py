@@ -84,10 +84,7 @@ class RunRecorder(TrainerCallback):
         if control.should_save:  # before the checkpoint, or a run that is killed in between lacks the rows
             self._write_rates(args)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.on_step_end(args, state, control)
+    on_epoch_end = on_step_end
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._write_rates(args)

@@ -71,12 +71,15 @@ class WarmupCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check_metric_found(own_scheduler(kwargs))
+        """Stop if no evaluation had the metric; several evaluation sets come one by one, so check after all of them."""
+        scheduler = own_scheduler(kwargs)
+        if scheduler is not None and self._seen_metrics and _metric_key(scheduler) not in self._seen_metrics:
+            raise UserError(
+                f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of "
+                f"{', '.join(sorted(self._seen_metrics))}."
+            )
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._check_metric_found(own_scheduler(kwargs))
+    on_train_end = on_step_begin
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,14 +100,6 @@ class WarmupCallback(TrainerCallback):
         self._seen_metrics |= {name for name in metrics if name.startswith("eval_")}
         if key in metrics:
             scheduler.observe_metric(_same_on_all_ranks(float(metrics[key])))
-
-    def _check_metric_found(self, scheduler: WarmupScheduler | None) -> None:
-        """Stop if no evaluation had the metric; several evaluation sets come one by one, so check after all of them."""
-        if scheduler is not None and self._seen_metrics and _metric_key(scheduler) not in self._seen_metrics:
-            available = ", ".join(sorted(self._seen_metrics))
-            raise UserError(
-                f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of {available}."
-            )
 
     def _report_mismatch(self, scheduler: WarmupScheduler, step: int, planned: list[Any], applied: list[Any]) -> None:
         index = next((i for i, (a, p) in enumerate(zip(applied, planned, strict=False)) if a != p), 0)

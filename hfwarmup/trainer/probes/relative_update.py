@@ -25,8 +25,6 @@ class RelativeUpdate(Probe):
     at_powers_of_two = True
 
     def __init__(self) -> None:
-        self._matrices: list[Tensor] = []
-        self._before: list[Tensor] = []
         self._update = self._max_update = self._angle = 0.0
 
     def resume(self, past: Sequence[Mapping[str, float]]) -> None:
@@ -35,7 +33,7 @@ class RelativeUpdate(Probe):
     def begin(self, moment: Moment) -> None:
         matrices = (p for p in moment.model.parameters() if p.requires_grad and p.ndim >= 2)
         self._matrices = [p for p in matrices if local_part(p.detach()).any()]
-        self._before = []  # of a run that ended in the middle of an update
+        self._before: list[Tensor] = []  # of a run that ended in the middle of an update
 
     def before_update(self, moment: Moment) -> None:
         self._before = [local_part(p.detach()).clone() for p in self._matrices]
