@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from hfwarmup.errors import UserError
+from hfwarmup.schedules.decay_shapes import DECAY_SHAPES
 from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 
 _PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
@@ -22,15 +23,8 @@ def make_plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau 
     lowest_peak = min((peak for peak in spec.peak_lrs if peak > 0.0), default=0.0)
     if options.min_lr > lowest_peak:
         raise UserError(f"min_lr={options.min_lr} is above the peak learning rate {lowest_peak}; lower it.")
-    return ReduceLROnPlateau(
-        optimizer,
-        mode=options.mode,
-        factor=options.factor,
-        patience=options.patience,
-        threshold=options.threshold,
-        cooldown=options.cooldown,
-        min_lr=options.min_lr,
-    )
+    settings = DECAY_SHAPES["plateau"].options - {"metric"}
+    return ReduceLROnPlateau(optimizer, **{name: getattr(options, name) for name in settings})
 
 
 def load_after(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now: ScheduleSpec) -> None:

@@ -33,7 +33,8 @@ def plot_learning_rates(
     steps = range(0, len(planned), max(1, len(planned) // MAX_POINTS))
     axes.plot(steps, [planned[step] for step in steps], color=PLANNED, linewidth=2, label="planned")
     dots = applied[:: max(1, len(applied) // 50)]
-    axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied") if dots else None
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylim(bottom=0)
     _save(figure, axes, path)
