@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.tensor import DTensor, Shard
 
-from hfwarmup.errors import UserError
+from hfwarmup.errors import UserError, check_choice
 
 Method = Literal["auto", "double backward", "finite differences"]
 _CHANGE = 3e-3
@@ -54,8 +54,7 @@ class HessianProduct:
     """
 
     def __init__(self, loss: Callable[[], Tensor], parameters: Sequence[Tensor], *, method: Method = "auto") -> None:
-        if method not in get_args(Method):
-            raise UserError(f"method={method!r}: give {', '.join(map(repr, get_args(Method)))}.")
+        check_choice("method", method, get_args(Method))
         self._loss, self._parameters = loss, list(parameters)
         self.method: Method = "finite differences" if method == "auto" and is_sharded(parameters) else method
         self._gradient: list[Tensor] = []

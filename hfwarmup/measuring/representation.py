@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -60,13 +59,3 @@ def angle(before: Tensor, after: Tensor) -> float:
     first, second = before / norms[0], after / norms[1]
     apart, together = (torch.linalg.vector_norm(tensor).item() for tensor in (first - second, first + second))
     return 2 * math.atan2(apart, together)
-
-
-def largest_relative_update(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The largest relative change over (before, after) of some weight matrices; 0 without any.
-
-    >>> ones = torch.ones(2, 2)
-    >>> largest_relative_update([(ones, 1.5 * ones), (ones, 0.9 * ones)])
-    0.5
-    """
-    return max((relative_change(before, after) for before, after in pairs), default=0.0)

@@ -20,9 +20,10 @@ class GIAdamW(AdamW):
     0.999, from 0.22 to 90% in 33 updates at 0.95. So a smaller beta2 warms up less.
 
     Before the first update, show it the gradients of some batches with `observe_gradients`; without them it uses the
-    gradients of the first update. The paper takes one batch. In a mean over several batches fewer elements are small by
-    chance, and small ones are not protected. Elements without any gradient, such as the embeddings of tokens that were
-    in none of the batches, start at the mean of the other elements of their tensor.
+    gradients of the first update. The paper takes one batch. In the mean over several batches fewer elements are small
+    by chance; the first updates of an element whose second moment starts too small are too large. Elements without any
+    gradient, such as the embeddings of tokens that were in none of the batches, start at the mean of the other elements
+    of their tensor.
 
     Update, arguments and state are torch's, with `foreach`, with `fused` and on sharded parameters. A loaded state is
     not initialised again; the state of an AdamW can be loaded.

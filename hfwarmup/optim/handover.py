@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from hfwarmup.errors import UserError
+from hfwarmup.schedules.decay_shapes import DECAY_SHAPES
 from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec
 
 _PLATEAU_COUNTERS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
@@ -22,15 +23,8 @@ def make_plateau(optimizer: Optimizer, spec: ScheduleSpec) -> ReduceLROnPlateau 
     lowest_peak = min((peak for peak in spec.peak_lrs if peak > 0.0), default=0.0)
     if options.min_lr > lowest_peak:
         raise UserError(f"min_lr={options.min_lr} is above the peak learning rate {lowest_peak}; lower it.")
-    return ReduceLROnPlateau(
-        optimizer,
-        mode=options.mode,
-        factor=options.factor,
-        patience=options.patience,
-        threshold=options.threshold,
-        cooldown=options.cooldown,
-        min_lr=options.min_lr,
-    )
+    settings = DECAY_SHAPES["plateau"].options - {"metric"}
+    return ReduceLROnPlateau(optimizer, **{name: getattr(options, name) for name in settings})
 
 
 def load_after(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, now: ScheduleSpec) -> None:
@@ -47,7 +41,7 @@ def load_after(after: LRScheduler, state: dict[str, Any], saved: ScheduleSpec, n
 
 
 def _rescale_peaks(after: LRScheduler, saved: ScheduleSpec, now: ScheduleSpec) -> None:
-    """Move the peaks that a torch scheduler keeps; a scheduler of schedulers keeps them in each."""
+    """Scale the peaks that a torch scheduler keeps; in a scheduler of schedulers each part keeps its own."""
     for part in getattr(after, "_schedulers", ()):
         _rescale_peaks(part, saved, now)
     if "base_lrs" in vars(after):
@@ -61,9 +55,9 @@ def steps_made(after: LRScheduler) -> int:
 
 
 def check_same_handover(after: LRScheduler | None, state: dict[str, Any] | None, policy: OnScheduleChange) -> None:
-    """Raise UserError where only one of this schedule and the checkpoint's has a scheduler after its warmup.
+    """Raise UserError if only one of the two schedules (this one, the checkpoint's) has a scheduler after its warmup.
 
-    Under `config` it may come or go.
+    Under `config` that is allowed.
     """
     if policy != "config" and (after is None) != (state is None):
         which = "the checkpoint's schedule" if after is None else "this schedule"

@@ -16,8 +16,8 @@ def warmup(after: LRScheduler, *, num_warmup_steps: int, shape: str = "gradual",
     """A warmup in front of any torch scheduler: `num_warmup_steps` updates up to the first learning rate of `after`,
     which then begins to count.
 
-    Update t < T_w runs at the warmup's learning rate, update T_w + n at what `after` gives for its own n. After a
-    ReduceLROnPlateau is given its metric by `observe_metric`; before the peak it does not listen.
+    Update t < T_w runs at the warmup's learning rate, update T_w + n at what `after` gives for its own n. Give the
+    metric of a ReduceLROnPlateau to `observe_metric`, which ignores it before the peak.
 
     Args:
         after: a torch scheduler that has not been stepped, or one of schedulers (`SequentialLR`, `ChainedScheduler`);

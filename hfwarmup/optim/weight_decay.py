@@ -72,9 +72,7 @@ class ScaledWeightDecay:
                 group["initial_weight_decay"] = weight_decay
 
     def write(self, optimizer: Optimizer, learning_rates: Sequence[float], levels: Sequence[Levels]) -> None:
-        """Write the coefficients that go with these learning rates; `coupled` needs none."""
-        if self.mode == "coupled":
-            return
+        """Write the coefficients that go with these learning rates; under `coupled` there is nothing to write."""
         for group, weight_decay, lr, level in zip(
             optimizer.param_groups, self.initial, learning_rates, levels, strict=True
         ):

@@ -10,7 +10,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hfwarmup.schedules.curve import Schedule
 from hfwarmup.schedules.spec import ScheduleSpec
 
 PLANNED, APPLIED, TRAIN, VALIDATION = "#4269d0", "#ff725c", "#9498a0", "#4269d0"
@@ -34,7 +33,8 @@ def plot_learning_rates(
     steps = range(0, len(planned), max(1, len(planned) // MAX_POINTS))
     axes.plot(steps, [planned[step] for step in steps], color=PLANNED, linewidth=2, label="planned")
     dots = applied[:: max(1, len(applied) // 50)]
-    axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied") if dots else None
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o", color=APPLIED, markersize=4, label="applied")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.set_ylim(bottom=0)
     _save(figure, axes, path)
@@ -66,26 +66,6 @@ def plot_losses(path: Path, *, log_history: Sequence[Mapping[str, Any]], warmup_
         if points:
             axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=5, linewidth=2)
     _save(figure, axes, path)
-
-
-def plot_schedules(path: Path, schedules: Mapping[str, tuple[Schedule, int]], *, total_steps: int) -> None:
-    """Draw one small panel for each schedule: name -> (schedule, warmup_steps), over `total_steps` updates."""
-    columns = 4
-    rows = -(-len(schedules) // columns)
-    figure = Figure(figsize=(11, 2.1 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for panel in panels.flat[len(schedules) :]:
-        panel.set_visible(False)
-    for panel, (name, (schedule, warmup_steps)) in zip(panels.flat, schedules.items(), strict=False):
-        panel.axvspan(0, warmup_steps, color=PLANNED, alpha=0.12, linewidth=0)
-        panel.plot(range(total_steps), [schedule(step) for step in range(total_steps)], color=PLANNED, linewidth=1.8)
-        panel.set_title(name, fontsize=10)
-        panel.set_xticks([0, total_steps])
-        panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("update (warmup shaded)", fontsize=10)
-    figure.supylabel("learning rate", fontsize=10)
-    figure.savefig(path, dpi=130)
 
 
 def plot_step_sizes(

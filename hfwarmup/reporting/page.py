@@ -43,31 +43,17 @@ def render_page(runs: Sequence[RunData], panels: Sequence[Panel], *, plotly_js: 
     )
     return pages.get_template("report.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
-        runs=[_describe_run(index, run) for index, run in enumerate(runs)],
+        runs=runs,
+        run_colour=run_colour,
+        diagnosis_of=diagnosis_of,
+        facts_of=facts_of,
+        results_of=results_of,
+        environment_of=environment_of,
         table=table_of(runs),
         charts=[_describe_chart(panel, runs) for panel in panels],
         num_spikes=sum(len(line.spikes) for panel in panels for line in panel.lines),
         plotly_js=Markup(plotly_js),
     )
-
-
-def _describe_run(index: int, run: RunData) -> dict[str, Any]:
-    plan = run.manifest.get("plan") or {"reasons": (), "warnings": ()}
-    return {
-        "name": run.name,
-        "colour": run_colour(index),
-        "facts": facts_of(run),
-        "finished": bool(run.results),
-        "updates": run.updates,
-        "total_steps": run.total_steps,
-        "missing": run.missing,
-        "diagnosis": diagnosis_of(run),
-        "reasons": plan["reasons"],
-        "warnings": plan["warnings"],
-        "commands": run.manifest.get("commands", ()),
-        "environment": environment_of(run),
-        "results": results_of(run),
-    }
 
 
 def _describe_chart(panel: Panel, runs: Sequence[RunData]) -> dict[str, Any]:

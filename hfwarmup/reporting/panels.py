@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal
 
 from hfwarmup.measuring.spikes import find_spikes
@@ -51,7 +52,7 @@ class Panel:
         longest = max((len(line.points) for line in self.lines), default=0)
         if longest <= MAX_POINTS:
             return ""
-        return f"{longest:,} points; drawn are the lowest and highest of every {_stride(longest)}."
+        return f"{longest:,} points; the chart shows the lowest and the highest of every {_stride(longest)}."
 
 
 def make_panels(runs: Sequence[RunData]) -> list[Panel]:
@@ -78,16 +79,12 @@ def thin(points: Points, limit: int = MAX_POINTS) -> Points:
     for begin in range(0, len(points), stride):
         stretch = [point for point in points[begin : begin + stride] if math.isfinite(point[1])]
         if stretch:
-            shown += sorted({min(stretch, key=_value), max(stretch, key=_value)})
+            shown += sorted({min(stretch, key=itemgetter(1)), max(stretch, key=itemgetter(1))})
     return shown
 
 
 def _stride(length: int, limit: int = MAX_POINTS) -> int:
     return math.ceil(2 * length / limit)
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]
 
 
 def _lines(runs: Sequence[RunData], of_run: Callable[[int, RunData], Iterable[Line]]) -> list[Line]:
@@ -112,8 +109,7 @@ def _loss_panels(runs: Sequence[RunData]) -> list[Panel]:
 
 
 def _train_lines(index: int, run: RunData) -> Iterable[Line]:
-    points = run.series("loss")
-    yield Line(label="training", kind="train", run=index, points=points, spikes=_spikes(points))
+    yield _series(index, run, "loss", "training", "train", spikes=True)
 
 
 def _validation_lines(index: int, run: RunData) -> Iterable[Line]:
@@ -122,23 +118,21 @@ def _validation_lines(index: int, run: RunData) -> Iterable[Line]:
         if key.startswith("eval_") and key.endswith("loss"):
             name = key.removeprefix("eval_").removesuffix("loss").strip("_")
             label = f"validation, {name}" if name else "validation"
-            yield Line(label=label, kind="validation", run=index, points=run.series(key))
+            yield _series(index, run, key, label, "validation")
 
 
 def _series_panel(runs: Sequence[RunData], key: str, title: str, unit: str, *, spikes: bool = False) -> Panel:
-    lines = []
-    for index, run in enumerate(runs):
-        points = run.series(key)
-        marked = _spikes(points) if spikes else []
-        lines.append(Line(label=title.lower(), kind="measured", run=index, points=points, spikes=marked))
-    lines = [line for line in lines if line.points]
+    lines = _lines(runs, lambda index, run: [_series(index, run, key, title.lower(), "measured", spikes=spikes)])
     values = [value for line in lines for _, value in line.points if math.isfinite(value)]
     wide = bool(values) and min(values) > 0 and max(values) > 50 * min(values)
     return Panel(key=key, title=title, unit=unit, lines=lines, log_scale=wide)
 
 
-def _spikes(points: Points) -> Points:
-    return [points[index] for index in find_spikes([value for _, value in points])]
+def _series(index: int, run: RunData, key: str, label: str, kind: Kind, *, spikes: bool = False) -> Line:
+    """One key of a run's log."""
+    points = run.series(key)
+    marked = [points[place] for place in find_spikes([value for _, value in points])] if spikes else []
+    return Line(label=label, kind=kind, run=index, points=points, spikes=marked)
 
 
 def _title_of(key: str) -> str:

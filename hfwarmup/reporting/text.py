@@ -48,9 +48,7 @@ def write_csv(path: Path, curves: Mapping[str, ScheduleSpec]) -> None:
         writer = csv.writer(file)
         writer.writerow(["update", *curves])
         for update in range(max(lengths.values())):
-            rates = [
-                repr(spec.learning_rates(update)[0]) if update < lengths[name] else "" for name, spec in curves.items()
-            ]
+            rates = [spec.learning_rates(update)[0] if update < lengths[name] else "" for name, spec in curves.items()]
             writer.writerow([update, *rates])
 
 

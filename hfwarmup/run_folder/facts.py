@@ -36,7 +36,7 @@ def facts_of(run: RunData) -> dict[str, Fact]:
     if manifest:
         total, trained = manifest["parameters"]["total"], manifest["parameters"]["trained"]
         facts["parameters"] = Fact(_millions(total), "" if trained == total else f"{_millions(trained)} trained")
-        processes = _count(manifest["world_size"], "process", "processes")
+        processes = "1 process" if manifest["world_size"] == 1 else f"{manifest['world_size']:,} processes"
         facts["device"] = Fact(manifest["device"], f"{processes}, {manifest['precision']}")
     return facts
 
@@ -90,10 +90,6 @@ def _losses(run: RunData) -> dict[str, Fact]:
     if train:
         facts["training loss"] = Fact(number(train[-1][1]))
     return facts
-
-
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _millions(count: int) -> str:

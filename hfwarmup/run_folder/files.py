@@ -34,9 +34,7 @@ def write_atomically(path: Path, text: str) -> None:
 def write_learning_rates(path: Path, rows: Iterable[tuple[int, float, float]]) -> None:
     """Write (0-based update, planned, applied) as CSV, with every digit of each learning rate."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("update", "planned", "applied"))
-    writer.writerows((update, repr(planned), repr(applied)) for update, planned, applied in rows)
+    csv.writer(text).writerows([("update", "planned", "applied"), *rows])
     write_atomically(path, text.getvalue())
 
 
@@ -79,7 +77,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def command_history(earlier: Sequence[Mapping[str, Any]], update: int, command: str) -> list[dict[str, Any]]:
-    """The commands that made a run, with the update at which each took over; those that were undone are gone.
+    """The commands that made a run, each with the update at which it began; without those that were undone.
 
     >>> earlier = [{"from_update": 0, "command": "train"}, {"from_update": 8, "command": "old"}]
     >>> command_history(earlier, 4, "train --resume auto")

@@ -1,7 +1,7 @@
 """The shapes of decays. A new one is one entry of DECAY_SHAPES.
 
-Each function makes a height from what it has as parameters: options, and lengths in updates. The height is 1 at n = 0,
-the peak. With L = `decay_steps`, the updates from the peak to the end of the run, most are 0, the floor, at n = L.
+Each function makes a height from its parameters, which are options and lengths in updates. The height is 1 (the peak)
+at n = 0. Most shapes are 0 (the floor) at n = L, where L = `decay_steps` is the updates from the peak to the run's end.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class ScheduleOptions:
     factor: float = 0.1
     """what plateau multiplies the learning rate by"""
     patience: int = 10
-    """evaluations without progress that plateau forgives"""
+    """evaluations without progress that plateau accepts before it reduces the learning rate"""
     threshold: float = 1e-4
     """relative change that counts as progress"""
     cooldown: int = 0

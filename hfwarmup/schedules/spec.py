@@ -123,8 +123,9 @@ class ScheduleSpec:
     def starting_at(self, critical_lr: float) -> ScheduleSpec:
         """The same schedule whose ramp starts at `critical_lr` and climbs at the same rate.
 
-        With eta the highest peak it takes T_w (1 - critical_lr / eta) updates, none from eta on (Kalra & Barkeshli
-        2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its peak. Unchanged at 0.
+        With eta the highest peak the ramp takes T_w (1 - critical_lr / eta) updates, and none if critical_lr is eta
+        or more (Kalra & Barkeshli 2024, arXiv:2406.09405, section 6.1). Every group starts at the same share of its
+        peak. Unchanged at 0.
 
         >>> spec = ScheduleSpec(name="gradual_warmup", given_warmup_steps=100, total_steps=1000, peak_lrs=[1e-3])
         >>> spec.starting_at(2.5e-4).warmup_steps, spec.starting_at(2.5e-4).learning_rates(0)
@@ -175,7 +176,7 @@ def _checked_rate(name: str, step: int, lr: float) -> float:
             f"schedule {name!r}: it returned {lr!r} as the learning rate of update {step}; return a finite number, "
             "0 or more."
         )
-    return lr
+    return float(lr)  # a checkpoint can keep no number of another library
 
 
 def without_auto(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -1,6 +1,6 @@
 """The shapes of warmups. A new one is one entry of WARMUP_SHAPES.
 
-Each function makes a height from what it has as parameters: T_w = `warmup_steps`, and options. The height is 0 at the
+Each function makes a height from its parameters, which are T_w = `warmup_steps` and options. The height is 0 at the
 start and 1 at the peak, at n = T_w.
 """
 

@@ -1,10 +1,10 @@
-"""Every reach into the internals of transformers and accelerate: the file to mend when a new version breaks them.
+"""All uses of internals of transformers and accelerate: the file to mend when a new version breaks them.
 
-Public is what can be imported from `transformers`, `transformers.integrations`, `transformers.utils.logging`,
-`accelerate` and `accelerate.utils`, and every attribute without a leading underscore but `Trainer.callback_handler`.
-Everything else is internal. Other modules use it through the names below, and `tests/trainer/test_compat.py` checks
-that. Each name says which version it was written for and why there is no public way. The tests run with transformers
-5.23 and accelerate 1.15; transformers 5.20 and 5.24 have the same internals.
+A name is public if it can be imported from `transformers`, `transformers.integrations`, `transformers.utils.logging`,
+`accelerate` or `accelerate.utils`. An attribute is public if it has no leading underscore, except
+`Trainer.callback_handler`. Everything else is internal. Other modules use it through the names below, and
+`tests/trainer/test_compat.py` checks that. Each name says which version it was written for and why there is no public
+way. The tests run with transformers 5.23 and accelerate 1.15; transformers 5.20 and 5.24 have the same internals.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def is_schedule(name: str) -> bool:
 
     transformers 5.23: the enum is the only list of valid names.
     """
-    return name in _values(SchedulerType)
+    return name in [member.value for member in SchedulerType]
 
 
 def add_schedule_name(name: str, build: Callable[..., LRScheduler]) -> None:
@@ -76,22 +76,14 @@ def add_schedule_name(name: str, build: Callable[..., LRScheduler]) -> None:
     transformers 5.23: TrainingArguments, argument parsers and `get_scheduler` accept only members of a closed enum, and
     `get_scheduler` looks the function up in a table of its module (transformers#25119 asks for a public way).
     """
-    if name not in _values(SchedulerType):
+    if not is_schedule(name):
         TYPE_TO_SCHEDULER_FUNCTION[aenum.extend_enum(SchedulerType, name.upper(), name)] = build
-
-
-def is_optimizer(name: str) -> bool:
-    """Whether `optim` can have this value in this process.
-
-    transformers 5.23: the enum is the only list of valid names.
-    """
-    return name in _values(OptimizerNames)
 
 
 def optimizer_names() -> list[str]:
     """The values that `optim` can have in this process.
 
-    transformers 5.23: see `is_optimizer`.
+    transformers 5.23: the enum is the only list of valid names.
     """
     return [member.value for member in OptimizerNames]
 
@@ -150,10 +142,6 @@ def _reduce(member: Enum) -> tuple[type, tuple[str]]:
     return type(member) if member.value in BUILT_IN_NAMES[type(member)] else str, (member.value,)
 
 
-def _values(kind: type[Enum]) -> set[str]:
-    return {member.value for member in kind}
-
-
 # Trainers
 
 
@@ -182,18 +170,10 @@ def every_trainer_has(callback: type[TrainerCallback]) -> Iterator[None]:
 def callbacks_of(trainer: Trainer) -> list[TrainerCallback]:
     """The list of the Trainer's callbacks, which later ones are added to.
 
-    transformers 5.23: `add_callback` adds at the end and `pop_callback` finds one by its class; nothing lists them.
+    transformers 5.23: `add_callback` adds at the end, and `pop_callback` finds one by its class; nothing lists them.
     """
     callbacks: list[TrainerCallback] = trainer.callback_handler.callbacks
     return callbacks
-
-
-def put_callback_first(trainer: Trainer, callback: TrainerCallback) -> None:
-    """Add a callback that runs before all others.
-
-    transformers 5.23: `add_callback` adds at the end.
-    """
-    callbacks_of(trainer).insert(0, callback)
 
 
 def load_weights(trainer: Trainer, checkpoint: str) -> None:

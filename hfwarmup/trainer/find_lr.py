@@ -90,8 +90,7 @@ def _finder(range_updates: int) -> type[TrainerCallback]:
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
         ) -> None:
             model, optimizer, scheduler = kwargs["model"], unwrapped(kwargs["optimizer"]), own_scheduler(kwargs)
-            settings = {"batch_size": state.train_batch_size or args.train_batch_size, "count": max(1, range_updates)}
-            batches = FirstBatches(model, kwargs["train_dataloader"], args, **settings)
+            batches = FirstBatches(model, kwargs["train_dataloader"], args, state, count=max(1, range_updates))
             raise _Measured(
                 FoundLr(
                     critical=measure_critical_lr(model, optimizer, batches),

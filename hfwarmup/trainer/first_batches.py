@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from hfwarmup.measuring.products import gradient, mean_over_ranks
 
@@ -32,7 +32,7 @@ class FirstBatches:
         model: a model that computes its own loss; the caller puts it into the right mode, see `preserving_state`.
         dataloader: the Trainer's.
         args: the Trainer's; accumulation, clipping, device and rank are read.
-        batch_size: samples in a micro-batch of one process.
+        state: the Trainer's; auto_find_batch_size may have lowered its batch.
         count: how many batches.
 
     Raises:
@@ -40,13 +40,13 @@ class FirstBatches:
     """
 
     def __init__(
-        self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, *, batch_size: int, count: int = 1
+        self, model: nn.Module, dataloader: DataLoader, args: TrainingArguments, state: TrainerState, *, count: int = 1
     ) -> None:
         if not has_samples(dataloader):
             raise NothingToMeasureError("the training data is a stream, so no batch can be read before the training")
         self.count = count
-        self._model, self._args, self._batch_size = model, args, batch_size
-        self._dataloader = dataloader
+        self._model, self._dataloader, self._args = model, dataloader, args
+        self._batch_size = state.train_batch_size or args.train_batch_size
 
     def mean_loss(self, index: int) -> float:
         """The loss of batch `index` at the current weights."""

@@ -42,8 +42,7 @@ class BeforeFirstUpdate(TrainerCallback):
         if state.global_step > 0:
             return
         model, optimizer, scheduler = kwargs["model"], unwrapped(kwargs["optimizer"]), own_scheduler(kwargs)
-        batch_size = state.train_batch_size or args.train_batch_size
-        make_batches = partial(FirstBatches, model, kwargs["train_dataloader"], args, batch_size=batch_size)
+        make_batches = partial(FirstBatches, model, kwargs["train_dataloader"], args, state)
         if isinstance(optimizer, GIAdamW) and not optimizer.state:
             _start_second_moment(optimizer, model, make_batches, count=_gi_batches(args))
         if scheduler is not None and scheduler.awaits_critical_lr:

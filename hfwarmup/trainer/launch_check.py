@@ -1,4 +1,4 @@
-"""Compares what `accelerate launch` was asked for with what runs: it falls back silently, and this module warns."""
+"""Warns where `accelerate launch` silently runs something other than what it was asked for."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfwarmup.measuring.verdict import MEASURED, READ_AT, diagnose
-from hfwarmup.trainer.compat import put_callback_first
+from hfwarmup.trainer.compat import callbacks_of
 from hfwarmup.trainer.first_update import unwrapped
 from hfwarmup.trainer.probes import probe_kinds
 from hfwarmup.trainer.probes.base import Moment, Probe
 from hfwarmup.trainer.probes.sharpness import SharpnessProbe
-from hfwarmup.trainer.running import highest_peak_lr, is_rank_zero, planned_warmup_steps
+from hfwarmup.trainer.running import is_rank_zero, peak_lrs, planned_warmup_steps
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ MARKS = 20
 def watch_warmup(trainer: Trainer, *, sharpness: bool = False) -> WarmupMonitor:
     """Add a WarmupMonitor to a Trainer, before its other callbacks, so that its trackers get the values too."""
     monitor = WarmupMonitor(sharpness=sharpness)
-    put_callback_first(trainer, monitor)
+    callbacks_of(trainer).insert(0, monitor)
     return monitor
 
 
@@ -42,11 +42,7 @@ class WarmupMonitor(TrainerCallback):
 
     def __init__(self, *, sharpness: bool = False) -> None:
         self._probes = [kind() for kind in probe_kinds() if sharpness or kind is not SharpnessProbe]
-        self._marks: list[int] = []
-        self._marked = False
         self._awaits_log = False
-        self._micro_batches = 0
-        self._judged = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -141,7 +137,7 @@ class WarmupMonitor(TrainerCallback):
             state.log_history,
             total_steps=state.max_steps,
             warmup_steps=planned_warmup_steps(args, state, kwargs),
-            peak_lr=highest_peak_lr(kwargs["optimizer"]),
+            peak_lr=max(peak_lrs(kwargs["optimizer"])),
         )
         self._judged = diagnosis.verdict != "unclear"
         if diagnosis.verdict == "too steep" and is_rank_zero():

@@ -82,7 +82,7 @@ def plan_of(args: TrainingArguments) -> Plan | None:
 def plan_settings(
     training: TrainingArguments, warmup: WarmupArguments, *, batch_size: int, tokens_per_sample: int | None
 ) -> PlanSettings:
-    """What decides the plan, of a Trainer's arguments and the warmup's."""
+    """The settings that decide the plan, read from a Trainer's arguments and the warmup's."""
     read = {setting.name: setting.value for setting in getattr(training, "settings", ())}
     given = {**read, **vars(training), **vars(warmup)}
     given |= {"per_device_train_batch_size": batch_size}

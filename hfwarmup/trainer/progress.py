@@ -23,9 +23,7 @@ class LogLines(TrainerCallback):
     Evaluations after the training are not logged here; the recipe reports them.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._training = False
+    _training = False
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)

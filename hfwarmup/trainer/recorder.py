@@ -27,7 +27,7 @@ from hfwarmup.run_folder.files import (
 )
 from hfwarmup.trainer.planning import plan_of
 from hfwarmup.trainer.provenance import command_of_this_process, describe_environment
-from hfwarmup.trainer.running import highest_peak_lr, is_rank_zero, own_scheduler, planned_warmup_steps
+from hfwarmup.trainer.running import is_rank_zero, own_scheduler, peak_lrs, planned_warmup_steps
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +63,10 @@ class RunRecorder(TrainerCallback):
             write_atomically(self._log, "".join(map(log_line, [*self._early, *state.log_history])))
             self._early = []
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not is_rank_zero():
             return
-        entry = {**(logs or {}), "step": state.global_step}
+        entry = {**kwargs["logs"], "step": state.global_step}
         if self._log is None:  # an evaluation before the training
             self._early.append(entry)
             return
@@ -88,13 +81,10 @@ class RunRecorder(TrainerCallback):
         self._rows.append((state.global_step, planned, applied))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save:  # before the checkpoint: a run killed in between must not lack the rows
+        if control.should_save:  # before the checkpoint, or a run that is killed in between lacks the rows
             self._write_rates(args)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.on_step_end(args, state, control)
+    on_epoch_end = on_step_end
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._write_rates(args)
@@ -132,7 +122,7 @@ class RunRecorder(TrainerCallback):
             "commands": command_history(earlier, state.global_step, command_of_this_process(args.world_size)),
             "max_steps": state.max_steps,
             "warmup_steps": planned_warmup_steps(args, state, kwargs),
-            "peak_lr": highest_peak_lr(kwargs["optimizer"]),
+            "peak_lr": max(peak_lrs(kwargs["optimizer"])),
             "plan": None if plan is None else json.loads(plan.to_json()),
             "schedule": None if scheduler is None else scheduler.spec.to_dict(),
             "scheduler": type(kwargs["lr_scheduler"]).__name__ if scheduler is None else scheduler.spec.name,

@@ -19,10 +19,10 @@ from hfwarmup.trainer.compat import (
     add_schedule_name,
     adjust_optimizer,
     is_built_in_schedule,
-    is_optimizer,
+    optimizer_names,
     pickle_names_as_text,
 )
-from hfwarmup.trainer.first_update import BeforeFirstUpdate
+from hfwarmup.trainer.first_update import BeforeFirstUpdate, unwrapped
 from hfwarmup.trainer.running import is_rank_zero, schedule_name
 from hfwarmup.trainer.warmup_callback import WarmupCallback
 
@@ -77,7 +77,7 @@ def register(name: str | None = None, factory: ScheduleFactory | None = None) ->
 def _build_scheduler(optimizer: Optimizer, *, name: str, **arguments: Any) -> WarmupScheduler:
     """What `get_scheduler` calls, with num_warmup_steps, num_training_steps and the scheduler's options."""
     scheduler = WarmupScheduler(optimizer, name, **arguments)
-    warms_up_itself = isinstance(getattr(optimizer, "optimizer", optimizer), (GIAdamW, RAdam))
+    warms_up_itself = isinstance(unwrapped(optimizer), (GIAdamW, RAdam))
     no_warmup = scheduler.spec.warmup_steps == 0 and user_factory(name) is None
     if no_warmup and not warms_up_itself and is_rank_zero():
         logger.warning("schedule %r has no warmup because warmup_steps is 0; set e.g. warmup_steps=0.05 (5%%).", name)
@@ -86,10 +86,10 @@ def _build_scheduler(optimizer: Optimizer, *, name: str, **arguments: Any) -> Wa
 
 def _add_optimizers() -> None:
     """Add our optimizers, and keep those of transformers from a second warmup."""
-    if is_optimizer("gi_adamw"):
+    if "gi_adamw" in optimizer_names():
         return
     add_optimizer_name("gi_adamw", _gi_adamw)
-    if not is_optimizer("radam"):
+    if "radam" not in optimizer_names():
         add_optimizer_name("radam", _radam)
     for name in SCHEDULE_FREE_WITH_WARMUP:
         adjust_optimizer(name, _drop_second_warmup)
@@ -97,8 +97,8 @@ def _add_optimizers() -> None:
 
 def _gi_adamw(settings: dict[str, Any], optim_args: dict[str, str]) -> tuple[type[Optimizer], dict[str, Any]]:
     _check_optim_args("gi_adamw", optim_args, {"init_batches", "fused"})
-    fused = optim_args.get("fused", "false").lower() == "true"
-    return GIAdamW, {**settings, **({"fused": True} if fused else {})}
+    is_fused = optim_args.get("fused", "false").lower() == "true"
+    return GIAdamW, {**settings, "fused": is_fused or None}  # None: torch chooses
 
 
 def _radam(settings: dict[str, Any], optim_args: dict[str, str]) -> tuple[type[Optimizer], dict[str, Any]]:

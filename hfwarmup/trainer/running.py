@@ -40,11 +40,6 @@ def planned_warmup_steps(args: TrainingArguments, state: TrainerState, kwargs: d
     return 0 if schedule_name(args) in WITHOUT_WARMUP else args.get_warmup_steps(state.max_steps)
 
 
-def highest_peak_lr(optimizer: Optimizer) -> float:
-    """The highest peak learning rate of any group, see `peak_lrs`."""
-    return max(peak_lrs(optimizer))
-
-
 def peak_lrs(optimizer: Optimizer) -> list[float]:
     """The peak learning rate of each group.
 

@@ -30,8 +30,7 @@ class WarmupCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self._mismatch_reported = False
-        self._unmatched_metrics: list[str] = []
-        self._metric_found = False
+        self._seen_metrics: set[str] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Register the names in a process that opens a pickled Trainer."""
@@ -58,7 +57,7 @@ class WarmupCallback(TrainerCallback):
         if scheduler is None:
             _warn_if_replaced(args, kwargs["lr_scheduler"])
             return
-        self._mismatch_reported = False
+        self._mismatch_reported, self._seen_metrics = False, set()
         if state.global_step > 0 and scheduler.last_epoch == 0 and not scheduler.is_resumed:
             _continue_without_state(scheduler, state.global_step)
         if isinstance(scheduler.after, ReduceLROnPlateau) and args.eval_strategy == "no":
@@ -72,12 +71,15 @@ class WarmupCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._check_metric_found(own_scheduler(kwargs))
+        """Stop if no evaluation had the metric; several evaluation sets come one by one, so check after all of them."""
+        scheduler = own_scheduler(kwargs)
+        if scheduler is not None and self._seen_metrics and _metric_key(scheduler) not in self._seen_metrics:
+            raise UserError(
+                f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of "
+                f"{', '.join(sorted(self._seen_metrics))}."
+            )
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._check_metric_found(own_scheduler(kwargs))
+    on_train_end = on_step_begin
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -94,21 +96,10 @@ class WarmupCallback(TrainerCallback):
         scheduler = own_scheduler(kwargs)
         if scheduler is None or not isinstance(scheduler.after, ReduceLROnPlateau):
             return
-        metrics, name = kwargs["metrics"], scheduler.spec.resolved.metric
-        key = name if name.startswith("eval_") else f"eval_{name}"
+        metrics, key = kwargs["metrics"], _metric_key(scheduler)
+        self._seen_metrics |= {name for name in metrics if name.startswith("eval_")}
         if key in metrics:
             scheduler.observe_metric(_same_on_all_ranks(float(metrics[key])))
-            self._metric_found = True
-        else:
-            self._unmatched_metrics += (name for name in metrics if name.startswith("eval_"))
-
-    def _check_metric_found(self, scheduler: WarmupScheduler | None) -> None:
-        """Stop if no evaluation had the metric; several evaluation sets come one by one, so check after all of them."""
-        if scheduler is not None and self._unmatched_metrics and not self._metric_found:
-            available = ", ".join(sorted(set(self._unmatched_metrics)))
-            raise UserError(
-                f"metric={scheduler.spec.resolved.metric!r} is in no evaluation; choose one of {available}."
-            )
 
     def _report_mismatch(self, scheduler: WarmupScheduler, step: int, planned: list[Any], applied: list[Any]) -> None:
         index = next((i for i, (a, p) in enumerate(zip(applied, planned, strict=False)) if a != p), 0)
@@ -128,6 +119,11 @@ def describe(scheduler: WarmupScheduler) -> str:
     """One line on what a scheduler will do: name, first learning rate, peak and when, last learning rate."""
     groups = len(scheduler.spec.peak_lrs)
     return scheduler.spec.summary() + (f" ({groups} parameter groups)" if groups > 1 else "")
+
+
+def _metric_key(scheduler: WarmupScheduler) -> str:
+    """The key of a plateau's metric among those of an evaluation."""
+    return f"eval_{scheduler.spec.resolved.metric.removeprefix('eval_')}"
 
 
 def _warn_if_replaced(args: TrainingArguments, lr_scheduler: LRScheduler | None) -> None:

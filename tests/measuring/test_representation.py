@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hfwarmup.measuring.representation import angle, effective_rank, largest_relative_update, relative_change
+from hfwarmup.measuring.representation import angle, effective_rank, relative_change
 
 
 def rows_with_singular_values(values, rows=64, width=8):
@@ -63,12 +63,6 @@ def test_relative_change(before, after, expected):
 def test_the_angle_of_a_rotation_is_its_angle_also_when_small(radians):
     turned = 5 * torch.tensor([math.cos(radians), math.sin(radians)], dtype=torch.float64)
     assert angle(torch.tensor([2.0, 0.0], dtype=torch.float64), turned) == pytest.approx(radians, rel=1e-6)
-
-
-def test_the_largest_of_several_updates():
-    weight = torch.ones(2, 2)
-    assert largest_relative_update([(weight, 1.125 * weight), (weight, 0.75 * weight)]) == 0.25
-    assert largest_relative_update([]) == 0.0
 
 
 class OnMps(torch.Tensor):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import runpy
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-from hfwarmup.reporting.curves import MAX_POINTS, plot_learning_rates, plot_losses, plot_schedules, plot_step_sizes
+from hfwarmup.reporting.curves import MAX_POINTS, plot_learning_rates, plot_losses, plot_step_sizes
 
+ROOT = Path(__file__).parents[2]
 PLANNED = [0.0, 0.5, 1.0, 0.75, 0.25]
 APPLIED = [(0, 0.0), (1, 0.5), (2, 1.0)]
 LOG = [
@@ -98,7 +101,8 @@ def test_an_empty_log_is_an_empty_picture(tmp_path):
 
 def test_schedules_side_by_side(tmp_path, figures):
     schedules = {f"schedule {n}": ((lambda step, n=n: step * n), n) for n in range(1, 6)}
-    plot_schedules(tmp_path / "all.png", schedules, total_steps=3)
+    gallery = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    gallery["plot_schedules"](tmp_path / "all.png", schedules, total_steps=3)
     panels = {axes.get_title(): axes for axes in figures[0].axes if axes.get_visible()}
     assert list(panels) == list(schedules)
     for n, axes in enumerate(panels.values(), start=1):

@@ -54,7 +54,7 @@ def test_a_spike_is_marked_where_it_is(title, make_run):
 
 def test_a_series_of_many_points_says_that_it_was_thinned(make_run):
     panel = make_panels([read_run(make_run(steps=5000))])[1]
-    assert panel.note == "5,000 points; drawn are the lowest and highest of every 5."
+    assert panel.note == "5,000 points; the chart shows the lowest and the highest of every 5."
     assert make_panels([read_run(make_run("short"))])[1].note == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -236,6 +237,14 @@ def test_a_users_own_schedule_that_gives_no_learning_rate_is_an_error(value, mon
     assert str(error.value) == (
         f"schedule 'broken': it returned {value!r} as the learning rate of update 3; return a finite number, 0 or more."
     )
+
+
+@pytest.mark.parametrize("number", [Fraction(1, 4), np.float32(0.25), 0.25])
+def test_a_number_of_another_library_becomes_a_plain_one(number):
+    name = f"plain_{type(number).__name__}"
+    add_schedule(name, lambda **_: lambda _: number)
+    (lr,) = spec_of(name).learning_rates(3)
+    assert (type(lr), lr) == (float, 0.25)
 
 
 def test_an_unknown_name_is_an_error():

@@ -442,6 +442,16 @@ def test_a_misspelt_metric_is_an_error_that_names_what_there_is(eval_steps, make
         make_trainer(trainer={"eval_dataset": blocks(2)}, **own).train()
 
 
+def test_a_corrected_metric_is_found_when_the_same_trainer_trains_again(make_trainer, blocks):
+    own = {**PLATEAU, "lr_scheduler_kwargs": {"metric": "eval_los"}}
+    trainer = make_trainer(trainer={"eval_dataset": blocks(2)}, **own)
+    with pytest.raises(ValueError, match="is in no evaluation"):
+        trainer.train()
+    trainer.args.lr_scheduler_kwargs = {"metric": "eval_loss"}
+    trainer.train()
+    assert trainer.state.global_step == 10
+
+
 @pytest.mark.parametrize("order", [("near", "far"), ("far", "near")])
 def test_a_plateau_listens_to_one_of_several_evaluation_sets(order, make_trainer, blocks, probe):
     """factor 0.5 and patience 0 with a threshold that nothing reaches: every evaluation of `near` after the first

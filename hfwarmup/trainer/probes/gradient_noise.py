@@ -1,8 +1,7 @@
-"""How noisy the gradient is, and beyond which batch size more samples hardly help."""
+"""How noisy the gradient is, and the batch size above which more samples hardly help."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from transformers import TrainingArguments
@@ -26,8 +25,6 @@ class GradientNoise(Probe):
 
     def __init__(self) -> None:
         self._gradients = MicroBatchGradients()
-        self._squared_norm_and_share = (math.nan, math.nan)
-        self._noise_scale = NoiseScale()
 
     def resume(self, past: Sequence[Mapping[str, float]]) -> None:
         self._noise_scale = NoiseScale()
@@ -44,15 +41,12 @@ class GradientNoise(Probe):
             self._gradients.watch(moment.model)
 
     def before_update(self, moment: Moment) -> None:
-        self._squared_norm_and_share = (math.nan, math.nan)
-        if self._gradients.watching:
-            found = self._gradients.squared_norm_and_share(accumulation=moment.micro_batches)
-            self._squared_norm_and_share = found
+        self._measured = self._gradients.squared_norm_and_share(accumulation=moment.micro_batches)
 
     def values(self, moment: Moment) -> dict[str, float]:
         args, state = moment.args, moment.state
         grad_norm = state.log_history[-1].get("grad_norm")
-        squared_norm, share = self._squared_norm_and_share
+        squared_norm, share = self._measured
         has_several = share < args.world_size  # at the end of an epoch one micro-batch may be the whole update
         if grad_norm is None or not has_several:
             return {}

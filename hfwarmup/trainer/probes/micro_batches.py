@@ -37,11 +37,6 @@ class MicroBatchGradients:
         self._squares: list[Tensor] = []
         self._labels: list[Tensor] = []
 
-    @property
-    def watching(self) -> bool:
-        """Whether the hooks are in place: from `watch` to `squared_norm_and_share`."""
-        return bool(self._handles)
-
     def watch(self, model: nn.Module) -> None:
         """Put the hooks in place; call it before the first forward pass of an update."""
         self.forget()
@@ -53,8 +48,11 @@ class MicroBatchGradients:
     def squared_norm_and_share(self, *, accumulation: int) -> tuple[float, float]:
         """The mean, and a micro-batch's share of this rank's samples: 1 / accumulation if all have equally many labels.
 
-        Call it on every rank, after the last of `accumulation` backward passes. Both are NaN where no label counts.
+        Call it on every rank, after the last of `accumulation` backward passes. Both are NaN where no label counts, and
+        where `watch` was not called or found sharded parameters.
         """
+        if not self._handles:
+            return math.nan, math.nan
         total = torch.stack(self._squares).sum()
         labels = torch.stack(self._labels).to(total) if self._labels else torch.ones(accumulation).to(total)
         self.forget()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from hfwarmup.measuring.products import local_part
-from hfwarmup.measuring.representation import angle, largest_relative_update
+from hfwarmup.measuring.representation import angle, relative_change
 from hfwarmup.trainer.probes.base import Moment, Probe
 
 
@@ -25,8 +25,6 @@ class RelativeUpdate(Probe):
     at_powers_of_two = True
 
     def __init__(self) -> None:
-        self._matrices: list[Tensor] = []
-        self._before: list[Tensor] = []
         self._update = self._max_update = self._angle = 0.0
 
     def resume(self, past: Sequence[Mapping[str, float]]) -> None:
@@ -35,7 +33,7 @@ class RelativeUpdate(Probe):
     def begin(self, moment: Moment) -> None:
         matrices = (p for p in moment.model.parameters() if p.requires_grad and p.ndim >= 2)
         self._matrices = [p for p in matrices if local_part(p.detach()).any()]
-        self._before = []  # of a run that ended in the middle of an update
+        self._before: list[Tensor] = []  # of a run that ended in the middle of an update
 
     def before_update(self, moment: Moment) -> None:
         self._before = [local_part(p.detach()).clone() for p in self._matrices]
@@ -43,7 +41,7 @@ class RelativeUpdate(Probe):
     def after_update(self, moment: Moment) -> None:
         pairs = list(zip(self._before, (local_part(p.detach()) for p in self._matrices), strict=True))
         self._before = []
-        self._update = largest_relative_update(pairs)
+        self._update = max((relative_change(*pair) for pair in pairs), default=0.0)
         self._max_update = max(self._max_update, self._update)
         if moment.marked:
             self._angle = sum(angle(*pair) for pair in pairs) / max(1, len(pairs))
