@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from hfwarmup.errors import UserError
 
-MAX_FORWARDS = 12
-"""Forward passes that a search may take."""
-RELATIVE_WIDTH = 1 / 16
-"""Width of the bracket, relative to its upper end, at which a search stops."""
+COLD_FORWARDS, WARM_FORWARDS = 12, 6
+"""Forward passes that a search may take: without, and with an earlier result to start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +36,27 @@ class CriticalLr:
         return 0.0 < self.lr < math.inf
 
 
-def critical_lr(loss_at: Callable[[float], float], *, start: float, upper: float) -> CriticalLr:
+def critical_lr(
+    loss_at: Callable[[float], float],
+    *,
+    start: float,
+    upper: float,
+    warm: bool = False,
+    relative_width: float = 1 / 16,
+) -> CriticalLr:
     """eta_c = min {eta > 0: L(theta - eta d) >= L(theta)}, by exponential search and bisection of its logarithm.
 
-    From `start` the search goes up or down by a factor that is squared at each step (2, 4, 16, …). Then it bisects
-    until 1 - lower / upper <= 1 / 16, or until it has used 12 forward passes. It assumes that along the direction the
-    loss first falls and then rises, once. A loss that is not finite counts as risen.
+    From `start` the search goes up or down by a factor that is squared at each step (2, 4, 16, …; warm 1.25, 1.56, …).
+    Then it bisects until 1 - lower / upper <= `relative_width`, or until it has used 12 forward passes, 6 if `warm`. It
+    assumes that along the direction the loss first falls and then rises, once. A loss that is not finite counts as
+    risen.
 
     Args:
         loss_at: step eta -> loss at theta - eta d, on one batch, without noise (dropout off).
-        start: first step to try: the peak learning rate. It must be large enough to move the loss.
+        start: first step to try: the peak learning rate, or an earlier eta_c. It must be large enough to move the loss.
         upper: largest step to try.
+        warm: whether `start` is the eta_c of an earlier search.
+        relative_width: relative width of the bracket at which the search stops.
 
     Raises:
         UserError: `start` or `upper` is not above 0 and finite.
@@ -64,8 +72,9 @@ def critical_lr(loss_at: Callable[[float], float], *, start: float, upper: float
         if not 0.0 < value < math.inf:
             raise UserError(f"{name}={value}: give a finite learning rate above 0.")
     points = [(0.0, loss_at(0.0))]
-    low, high, lr, factor = 0.0, math.inf, min(start, upper), 2.0
-    while len(points) < MAX_FORWARDS and low < upper and 1 - low / high > RELATIVE_WIDTH:
+    low, high, lr = 0.0, math.inf, min(start, upper)
+    factor, max_forwards = (1.25, WARM_FORWARDS) if warm else (2.0, COLD_FORWARDS)
+    while len(points) < max_forwards and low < upper and 1 - low / high > relative_width:
         points.append((lr, loss_at(lr)))
         if points[-1][1] < points[0][1]:
             low = lr

@@ -1,4 +1,4 @@
-"""The gradient noise scale: the batch size above which more samples in an update hardly help."""
+"""The gradient noise scale: beyond which batch size more samples an update hardly help."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NoiseScale:
     (McCandlish et al. 2018, appendix A.1).
 
     >>> scale = NoiseScale()
-    >>> scale.add(*noise_and_signal(3.0, 1.5, small_batch=1, big_batch=4))
+    >>> scale.observe(3.0, 1.5, small_batch=1, big_batch=4)
     >>> scale.samples
     2.0
     """
@@ -48,8 +48,14 @@ class NoiseScale:
     signal: float = 0.0
     weight: float = 0.0
 
+    def observe(
+        self, small_squared_norm: float, big_squared_norm: float, *, small_batch: float, big_batch: float
+    ) -> None:
+        """Add one update: the mean squared norm of its micro-batches' gradients, and that of the whole batch."""
+        self.add(*noise_and_signal(small_squared_norm, big_squared_norm, small_batch=small_batch, big_batch=big_batch))
+
     def add(self, noise: float, signal: float) -> None:
-        """Add one update with its tr Sigma and |G|^2, see `noise_and_signal`."""
+        """Add one update whose tr Sigma and |G|^2 are known."""
         self.noise = self.decay * self.noise + (1 - self.decay) * noise
         self.signal = self.decay * self.signal + (1 - self.decay) * signal
         self.weight = self.decay * self.weight + (1 - self.decay)

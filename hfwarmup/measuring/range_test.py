@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from hfwarmup.errors import UserError
 
-STOP_FACTOR = 4.0
-"""A range test ends when the loss is about this many times its lowest value."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTest:
@@ -35,12 +32,13 @@ def lr_range_test(
     high: float,
     updates: int,
     smoothing: float = 0.9,
+    stop_factor: float = 4.0,
 ) -> RangeTest:
     """Run `updates` updates at learning rates that climb geometrically from `low` to `high`.
 
     The loss is smoothed by an exponential mean with `smoothing` and bias correction. The test ends early when this mean
-    is not finite, or when it is above both its first value and lowest + 3 |lowest|: for a positive loss that is 4 times
-    its lowest value. Peaks to try lie between `steepest` and `lowest`, unless these are the
+    is not finite, or when it is above both its first value and lowest + (stop_factor - 1) |lowest|: for a positive loss
+    that is `stop_factor` times its lowest value. Peaks to try lie between `steepest` and `lowest`, unless these are the
     ends of the range.
 
     A fall is measured over 1 / (1 - smoothing) updates, at most over a quarter of the test. It is measured from
@@ -80,7 +78,7 @@ def lr_range_test(
             break
         points.append((lr, loss))
         lowest = min(lowest, loss)
-        limit = max(points[0][1], lowest + (STOP_FACTOR - 1) * abs(lowest))
+        limit = max(points[0][1], lowest + (stop_factor - 1) * abs(lowest))
     return _judged(points, span=max(1, min(round(1 / (1 - smoothing)), len(points) // 4)), updates=updates)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hfwarmup.measuring.products import HessianProduct, Method, flatten, is_sharded, total_over_shards
+from hfwarmup.measuring.products import HessianProduct, Method, flatten, gradient, is_sharded, total_over_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,27 @@ def sharpness(
         total=lambda sums: total_over_shards(sums, parameters),
     )
     return Sharpness(value=value, vector=vector, products=product.count, error=error, method=product.method)
+
+
+def directional_sharpness(
+    loss: Callable[[], Tensor], parameters: Sequence[Tensor], direction: Sequence[Tensor], *, method: Method = "auto"
+) -> float:
+    """d'H d / d'g for a step d and the gradient g: to second order the loss rises along d above eta = 2 / this.
+
+    It takes one product and one gradient. It is at most the sharpness of the preconditioned Hessian that gives the step
+    d (Kalra et al. 2026, arXiv:2601.16979). It is NaN where d is orthogonal to g.
+
+    >>> x = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    >>> loss = lambda: (torch.tensor([2.0, 4.0]) * x**2).sum() / 2
+    >>> round(directional_sharpness(loss, [x], [torch.tensor([2.0, 4.0])]), 4)
+    3.6
+    """
+    step = flatten(direction)
+    curved = step @ HessianProduct(loss, parameters, method=method)(step)
+    curvature, slope = total_over_shards(
+        torch.stack([curved, step @ flatten(gradient(loss, parameters))]), parameters
+    ).tolist()
+    return curvature / slope if slope else float("nan")
 
 
 def lanczos(

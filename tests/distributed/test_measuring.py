@@ -16,7 +16,7 @@ import hfwarmup
 from hfwarmup.measuring.critical_lr import critical_lr
 from hfwarmup.measuring.direction import loss_along, update_direction
 from hfwarmup.measuring.products import gradient, mean_over_ranks
-from hfwarmup.measuring.sharpness import sharpness
+from hfwarmup.measuring.sharpness import directional_sharpness, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner
 from hfwarmup.trainer.probes.micro_batches import MicroBatchGradients
 
@@ -59,6 +59,7 @@ def measure(*, rank: int, num_processes: int, sharded: bool) -> dict[str, Any]:
         "sharpness": found.value,
         "again": sharpness(loss, parameters, start=found.vector, **differences).products,
         "preconditioned": sharpness(loss, parameters, preconditioner=preconditioner, **differences).value,
+        "directional": directional_sharpness(loss, parameters, direction),
         "critical": critical_lr(loss_at, start=0.05, upper=100.0).lr,
         "method": sharpness(loss, parameters, max_products=1).method,
         "weights": before,
@@ -89,7 +90,7 @@ def test_two_processes_measure_what_one_does(ranks, alone, layout):
         found = rank[layout]
         torch.testing.assert_close(found["weights"], alone["weights"], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found["direction"], alone["direction"], rtol=1e-3, atol=1e-5)
-        for name in ("sharpness", "preconditioned"):
+        for name in ("sharpness", "preconditioned", "directional"):
             assert found[name] == pytest.approx(alone[name], rel=5e-3), name
         assert found["critical"] == pytest.approx(alone["critical"], rel=0.07)
         assert found["again"] <= 3
@@ -98,7 +99,7 @@ def test_two_processes_measure_what_one_does(ranks, alone, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_ranks_agree(ranks, layout):
     """To the last bit, or their searches would part."""
-    for name in ("sharpness", "preconditioned", "critical"):
+    for name in ("sharpness", "preconditioned", "directional", "critical"):
         assert ranks[0][layout][name] == ranks[1][layout][name]
 
 

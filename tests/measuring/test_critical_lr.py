@@ -26,10 +26,17 @@ def test_the_bracket_holds_the_critical_learning_rate(eta_c, start):
 
 
 @given(eta_c=st.floats(1e-6, 1e2), ratio=st.floats(1 / 128, 128))
-def test_a_search_is_exact_to_its_width_within_two_decades(eta_c, ratio):
+def test_a_cold_search_is_exact_to_its_width_within_two_decades(eta_c, ratio):
     found = critical_lr(parabola(eta_c), start=eta_c * ratio, upper=1e6)
     assert 1 - found.lower / found.upper <= 1 / 8
     assert found.lr == pytest.approx(eta_c, rel=1 / 8)
+
+
+@given(eta_c=st.floats(1e-6, 1e2), drift=st.floats(0.75, 1.33))
+def test_a_warm_search_follows_a_drift_in_six_forwards(eta_c, drift):
+    found = critical_lr(parabola(eta_c * drift), start=eta_c, upper=1e6, warm=True)
+    assert found.forwards <= 6
+    assert found.lr == pytest.approx(eta_c * drift, rel=0.1)
 
 
 def test_a_loss_that_always_falls_has_none():

@@ -24,7 +24,7 @@ def test_a_synthetic_gradient_within_five_percent():
     for _ in range(4000):
         micro = mean + deviations * torch.randn(8, 50, generator=generator) / math.sqrt(4)
         small, big = micro.square().sum(dim=1).mean().item(), micro.mean(dim=0).square().sum().item()
-        scale.add(*noise_and_signal(small, big, small_batch=4, big_batch=32))
+        scale.observe(small, big, small_batch=4, big_batch=32)
     assert scale.samples == pytest.approx(40.0, rel=0.05)
 
 
@@ -32,14 +32,14 @@ def test_numerator_and_denominator_are_averaged_apart():
     """Two updates whose ratios are 1 and 9 and whose sums give 10 / 2."""
     scale = NoiseScale(decay=0.5)
     for noise in (1.0, 9.0):  # the EMA weighs them 1/4 and 1/2
-        scale.add(*noise_and_signal(1 + noise, 1 + noise / 2, small_batch=1, big_batch=2))
+        scale.observe(1 + noise, 1 + noise / 2, small_batch=1, big_batch=2)
     assert scale.samples == pytest.approx((0.25 * 1 + 0.5 * 9) / 0.75)
 
 
 def test_before_any_update_and_without_signal():
     scale = NoiseScale()
     assert math.isnan(scale.samples)
-    scale.add(*noise_and_signal(4.0, 1.0, small_batch=1, big_batch=4))  # |G|^2 = 0
+    scale.observe(4.0, 1.0, small_batch=1, big_batch=4)  # |G|^2 = 0
     assert scale.samples == math.inf
 
 

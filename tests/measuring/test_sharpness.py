@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torch.optim import Adam
 
 from hfwarmup.measuring.products import HessianProduct, flatten, gradient
-from hfwarmup.measuring.sharpness import lanczos, sharpness
+from hfwarmup.measuring.sharpness import directional_sharpness, lanczos, sharpness
 from hfwarmup.measuring.thresholds import adam_preconditioner
 
 
@@ -89,6 +89,15 @@ def test_the_preconditioner_divides():
     assert found.value == pytest.approx(10.0, rel=1e-4)
 
 
+def test_the_directional_sharpness_along_one_axis():
+    loss, parameters = quadratic(1.0, 2.0, 7.0)
+    assert directional_sharpness(loss, parameters, [torch.tensor([0.0, 2.5, 0.0])]) == pytest.approx(
+        1.0 * 2.5 / parameters[0][1].item(), rel=1e-5
+    )
+    along_the_gradient = directional_sharpness(loss, parameters, gradient(loss, parameters))
+    assert 1.0 < along_the_gradient < 7.0
+
+
 class Attention(nn.Module):
     """One block of attention over three classes, small enough for a full Hessian."""
 
@@ -157,6 +166,7 @@ def test_measuring_leaves_everything_as_it_was(attention, method):
     parameters = list(model.parameters())
     found = gradient(loss(False), parameters)
     sharpness(loss(False), parameters, preconditioner=adam_preconditioner(optimizer, found), method=method)
+    directional_sharpness(loss(False), parameters, found, method=method)
     torch.testing.assert_close(everything(), before, rtol=0, atol=0)
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hfwarmup.measuring.spikes import Spike, find_spikes, label_spikes, robust_z_scores
+from hfwarmup.measuring.spikes import Spike, find_spikes, label_spikes, robust_z_scores, spike_score
 
 
 def falling_loss(length=300, noise=0.02, seed=0):
@@ -62,3 +62,11 @@ def test_a_spike_at_the_end_stays_open():
     losses = falling_loss()
     losses[-3:] = [7.0, 6.8, 6.7]
     assert [spike.kind for spike in label_spikes(losses)] == ["open"]
+
+
+def test_the_spike_score_counts_seven_sigma():
+    values = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9] * 10
+    assert spike_score(values) == 0.0
+    values[40] = 5.0
+    assert spike_score(values) == 1 / 60
+    assert spike_score([]) == 0.0

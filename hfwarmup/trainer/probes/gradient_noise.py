@@ -1,4 +1,4 @@
-"""How noisy the gradient is, and the batch size above which more samples hardly help."""
+"""How noisy the gradient is, and beyond which batch size more samples hardly help."""
 
 from __future__ import annotations
 
