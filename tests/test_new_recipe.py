@@ -155,7 +155,7 @@ def test_it_is_validated_by_its_own_arguments(config):
     bad = CliRunner().invoke(app, ["validate", str(wrong)], catch_exceptions=False)
     assert bad.stdout.splitlines() == [
         f"error: {wrong}:10: unknown setting 'num_sample'; did you mean 'num_samples'?",
-        f"error: {wrong}:11: num_digits=1: give a whole number from 2.",
+        f"error: {wrong}:11: num_digits=1: give a whole number, 2 or more.",
     ]
     assert bad.exit_code == 1
 

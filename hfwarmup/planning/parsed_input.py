@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hfwarmup.planning.config import ConfigFile, load_config, unknown_key
 from hfwarmup.planning.durations import Duration
 from hfwarmup.planning.recipe_files import recipes_with
 from hfwarmup.planning.settings_file import DEFAULT, Setting
-from hfwarmup.planning.values import read_value, read_words
+from hfwarmup.planning.values import as_number, read_value, read_words
 
 NEIGHBOURS = ("adam_beta1",)
 """Settings of TrainingArguments whose names are near those of others."""
@@ -62,6 +62,11 @@ class ParsedInput:
         value = str(value) if isinstance(value, Duration) else getattr(value, "value", value)
         return Setting(name=name, value=value, origin=origin)
 
+    def add_mistakes(self, mistakes: Iterable[tuple[str, str]]) -> None:
+        """Findings on single settings: each with its name and what is wrong with it."""
+        for setting, mistake in mistakes:
+            self.add_conflict(mistake, setting)
+
     def add_conflict(self, message: str, setting: str = "") -> None:
         """A finding on settings that do not go together, with the line of the first of them that is in the file.
 
@@ -107,7 +112,7 @@ class ParsedInput:
             elif name in self._hints:
                 self.values[name] = read_words(name, words[1:], self._hints[name])
             elif not self.wants_help:
-                self._check_unknown(name, _number(next(iter(words[1:]), None)))
+                self._check_unknown(name, as_number(words[1]) if words[1:] else None)
         except UserError as error:
             self.findings.append(str(error))
 
@@ -137,11 +142,3 @@ def _flag_groups(argv: Sequence[str]) -> list[list[str]]:
         else:
             groups[-1].append(word)
     return groups
-
-
-def _number(word: Any) -> Any:
-    """The number that a word is, or the word."""
-    try:
-        return float(word) if isinstance(word, str) else word
-    except ValueError:
-        return word

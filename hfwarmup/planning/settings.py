@@ -12,7 +12,7 @@ from hfwarmup.planning import caveats
 from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.durations import Duration, update_steps
 from hfwarmup.planning.plan import Plan, plan_run
-from hfwarmup.planning.ranges import COUNT, RANGES, check_range, range_mistakes
+from hfwarmup.planning.ranges import COUNT, RANGES, range_mistakes
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES, check_transformers_options
 from hfwarmup.planning.values import hints_of, read_map, read_value
 from hfwarmup.schedules.named import SCHEDULES, resolve_options, takes_length_from_beta2, user_factory
@@ -78,9 +78,9 @@ class PlanSettings(WarmupArguments):
         own, when `target_batch_size` does not divide, or when the length of the run cannot be known.
         """
         if mistakes := self.mistakes():
-            raise UserError("\n".join(message for _, message in mistakes))
-        check_range("num_processes", num_processes, COUNT)
-        check_range("num_samples", num_samples, COUNT)
+            raise UserError(*(message for _, message in mistakes))
+        COUNT.check("num_processes", num_processes)
+        COUNT.check("num_samples", num_samples)
         if num_samples is None and self._warmup_in_epochs:
             raise UserError(_in_epochs(f"warmup={str(self.warmup)!r}", "a warmup in steps"))
         accumulation = self.accumulation(num_processes)

@@ -193,14 +193,21 @@ def _typed(word: str, kinds: Kinds) -> Any:
     if kinds.truth and word.lower() in (*TRUE, *FALSE):
         return word.lower() in TRUE
     if (kinds.whole or kinds.number) and not kinds.text:
+        return as_number(word)
+    return word
+
+
+def as_number(word: str) -> int | float | str:
+    """The number that a word writes, or else the word.
+
+    >>> as_number("40"), as_number("2e-5"), as_number("many")
+    (40, 2e-05, 'many')
+    """
+    for kind in (int, float):
         try:
-            return int(word)
+            return kind(word)
         except ValueError:
             pass
-        try:
-            return float(word)
-        except ValueError:
-            return word
     return word
 
 
