@@ -37,7 +37,7 @@ class NonFiniteError(UserError, FloatingPointError):
     """The run was stopped, because a loss or a gradient is not finite."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown `word`: the nearest known word as a question, or only a full stop.
 
     >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
@@ -45,7 +45,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     import difflib  # only an error needs it
 
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
@@ -66,7 +66,7 @@ def unknown_choice(name: str, value: Any, choices: Collection[str]) -> str:
     >>> unknown_choice("mode", "mix", ("min", "max"))
     "mode='mix'; did you mean 'min'? Choose one of min, max."
     """
-    return f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}."
+    return f"{name}={value!r}{did_you_mean(value, choices)} Choose one of {', '.join(choices)}."
 
 
 @dataclass(frozen=True)

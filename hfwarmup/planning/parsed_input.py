@@ -45,9 +45,11 @@ class ParsedInput:
         self._file: ConfigFile | None = None
         groups = _flag_groups(argv)
         self._flags = {_name_of(words) for words in groups} & hints.keys()
-        for words in groups:
-            if words[0] == "--config" and len(words) == 2:
-                self._read_file(Path(words[1]))
+        files = [Path(words[1]) for words in groups if words[0] == "--config" and len(words) == 2]
+        if len(files) > 1:
+            self.findings.append(f"config is given {len(files)} times, {' and '.join(map(str, files))}; keep one file.")
+        elif files:
+            self._read_file(files[0])
         for words in groups:
             self._read_flag(words)
 

@@ -146,7 +146,7 @@ def facts_of(script: Path) -> Facts:
 def _check_fact(script: Path, name: Any, fact: Any) -> None:
     types = {"tokens_per_sample": (str, type(None)), "trainer": (bool,)}
     if name not in types:
-        raise UserError(f"{script.name}: FACTS has the unknown key {name!r}{did_you_mean(str(name), types)}")
+        raise UserError(f"{script.name}: FACTS has the unknown key {name!r}{did_you_mean(name, types)}")
     if not isinstance(fact, types[name]):
         wanted = "the name of a setting, or None" if name == "tokens_per_sample" else "True or False"
         raise UserError(f"{script.name}: FACTS has {name}={fact!r}; give {wanted}.")

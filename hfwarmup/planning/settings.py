@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from hfwarmup.errors import UserError
+from hfwarmup.errors import UserError, check_choice
 from hfwarmup.planning import caveats
 from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.durations import Duration, update_steps
@@ -16,11 +16,11 @@ from hfwarmup.planning.ranges import COUNT, RANGES, range_mistakes
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES, check_transformers_options
 from hfwarmup.planning.values import hints_of, read_map, read_value
 from hfwarmup.schedules.named import SCHEDULES, resolve_options, takes_length_from_beta2, user_factory
-from hfwarmup.schedules.spec import ScheduleSpec, without_auto
+from hfwarmup.schedules.spec import OnLrMismatch, OnScheduleChange, ScheduleSpec, without_auto
 from hfwarmup.schedules.warmup_shapes import beta2_warmup_steps
 
-SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
-"""Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
+SCHEDULER_OPTIONS = {"on_schedule_change": get_args(OnScheduleChange), "on_lr_mismatch": get_args(OnLrMismatch)}
+"""Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve, and what they may be."""
 
 MEASURED_START = (
     "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the warmup to "
@@ -249,6 +249,8 @@ class PlanSettings(WarmupArguments):
         if self.lr_scheduler_type in SCHEDULES:
             options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
             resolve_options(self.lr_scheduler_type, options)
+            for name, choices in SCHEDULER_OPTIONS.items():
+                check_choice(name, (self.lr_scheduler_kwargs or {}).get(name, choices[0]), choices)
         elif self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
             check_transformers_options(self.lr_scheduler_type, self.lr_scheduler_kwargs or {})
 

@@ -83,10 +83,25 @@ def test_plan_puts_several_numbers_of_processes_side_by_side(config):
         (["--lr_scheduler_kwargs", "3"], "error: lr_scheduler_kwargs='3': give a map of settings."),
         (["--lr", "1e-3"], "error: unknown setting 'lr'; write learning_rate: 0.001."),
         (["stray"], "error: unexpected argument 'stray'; write --name value."),
+        (["--config", "b.yaml"], "error: config is given 2 times, b.yaml and {config}; keep one file."),
+        (["--num_processes", "²"], "error: num_processes='²': give whole numbers, 1 or more, such as 1,8,64."),
+        (
+            ["--lr_scheduler_kwargs", '{"on_lr_mismatch": "eror"}'],
+            "error: on_lr_mismatch='eror'; did you mean 'error'? Choose one of warn, error.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(config, words, message):
-    assert run("plan", config, *words).exception.code == message
+    assert run("plan", config, *words).exception.code == message.replace("{config}", str(config))
+
+
+def test_h_is_help_and_no_setting(config):
+    assert "--num_processes" in run("plan", config, "-h").output
+
+
+def test_a_key_that_is_no_text_is_one_line(config):
+    config.write_text(CONFIG + "lr_scheduler_kwargs: {1: 2}\n")
+    assert "has no option 1. It takes " in run("plan", config).exception.code
 
 
 def test_plot_says_the_same_of_a_value_of_a_wrong_kind(config):

@@ -87,8 +87,9 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once():
     assert (first, second) == ("warmup", "lr_scheduler_type")
     assert twice == "warmup='5 epochs' and warmup_steps=5 are both given; keep warmup."
     assert unknown.startswith("unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'?")
-    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unknown)))):
+    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unknown)))) as caught:
         settings.plan(num_processes=1)
+    assert caught.value.findings == (twice, unknown)
 
 
 def test_a_length_that_cannot_be_read_makes_no_settings():
