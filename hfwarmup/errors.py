@@ -126,22 +126,3 @@ class Range:
             return f"{number} between {self.low} and {self.high}"
         start, end = "above" if self.above else "from", "to below" if self.below else "to"
         return f"{number} {start} {self.low} {end} {self.high}"
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    low: float,
-    high: float = math.inf,
-    above: bool = False,
-    below: bool = False,
-    whole: bool = False,
-) -> None:
-    """Raise UserError unless `value` is None or a number of the `Range` with these bounds.
-
-    >>> check_number("factor", 2, low=0, high=1, below=True)
-    Traceback (most recent call last):
-    hfwarmup.errors.UserError: factor=2: give a number from 0 to below 1.
-    """
-    Range(low, high, above=above, below=below, whole=whole).check(name, value)

@@ -101,7 +101,9 @@ def test_h_is_help_and_no_setting(config):
 
 def test_a_key_that_is_no_text_is_one_line(config):
     config.write_text(CONFIG + "lr_scheduler_kwargs: {1: 2}\n")
-    assert "has no option 1. It takes " in run("plan", config).exception.code
+    assert run("plan", config).exception.code == (
+        f"error: {config}:7: lr_scheduler_kwargs={{1: 2}}: each name in a map is text; write it in quotes."
+    )
 
 
 def test_plot_says_the_same_of_a_value_of_a_wrong_kind(config):
