@@ -66,7 +66,7 @@ def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
 def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Path:
     """The script of the recipe that a config is for.
 
-    Raises UserError where it is no config, and, with another `remedy`, where its recipe cannot be told.
+    Raises UserError for a file that is no config, and for one whose recipe cannot be told; `remedy` ends that message.
     """
     load_config(config)
     script = find_script(config)

@@ -86,7 +86,7 @@ def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) ->
 
 
 def _script(config: Path, recipe: str) -> Path:
-    """The script that a config is for."""
+    """The script that a config is for, or the one that --recipe names."""
     if not load_config(config).values:
         raise UserError(f"{config}: the file is empty; write settings, one `name: value` a line.")
     if not recipe:

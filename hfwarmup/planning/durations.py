@@ -65,7 +65,7 @@ class Duration:
         steps: n · %: n / 100 * `total_steps` · epochs: n * `steps_per_epoch` · samples: n / `batch_size` ·
         tokens: n / (`batch_size` * `tokens_per_sample`), with the global batch in samples.
 
-        Raises ValueError when the unit needs a number that was not given.
+        Raises UserError when the unit needs a number that was not given.
 
         >>> parse_duration("100k samples").to_steps(batch_size=256)
         391
@@ -134,7 +134,7 @@ def update_steps(
 def parse_duration(text: str | int | float | Duration) -> Duration:
     """A duration from its text: a number, an optional k, M, B or T, and a unit; a whole number alone counts steps.
 
-    Raises ValueError for what cannot be read, and for a bare fraction, which transformers reads as a share of the run
+    Raises UserError for what cannot be read, and for a bare fraction, which transformers reads as a share of the run
     below 1 and as steps from 1 on.
 
     >>> parse_duration("20M tokens")

@@ -17,7 +17,7 @@ from hfwarmup.planning.settings_file import DEFAULT, Setting
 from hfwarmup.planning.values import as_number, read_value, read_words
 
 NEIGHBOURS = ("adam_beta1",)
-"""Settings of TrainingArguments whose names are near those of others."""
+"""Settings of TrainingArguments with nearly the name of a setting in `hints`: they are not misspelt."""
 
 Findings = list[tuple[int, str]]
 """Line of the file, and what is wrong there."""
@@ -29,7 +29,7 @@ class ParsedInput:
     Args:
         argv: the flags.
         hints: setting -> type hint, of all settings that there are.
-        strict: whether another name is a mistake; if not, only one that is a slip or an alias is.
+        strict: whether every other name is a mistake. If not, only a misspelt name is one, or a name from elsewhere.
     """
 
     def __init__(self, argv: Sequence[str], hints: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -119,7 +119,7 @@ class ParsedInput:
             self.findings.append(str(error))
 
     def _check_unknown(self, key: str, value: Any) -> None:
-        """Raise UserError for a name that is no setting; where not all are known, for one that is meant to be one."""
+        """Raise UserError for a name that is no setting; when not strict, only for one that stands for a setting."""
         if self._strict:
             self.has_unknown = True
             raise UserError(unknown_key(key, self._hints, value, owners=recipes_with(key)))

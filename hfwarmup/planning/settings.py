@@ -24,7 +24,7 @@ SCHEDULER_OPTIONS = {"on_schedule_change": get_args(OnScheduleChange), "on_lr_mi
 
 MEASURED_START = (
     "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the warmup to "
-    "warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+    "warmup_steps (1 - eta_c / peak). The whole warmup is shown here; see hfwarmup find-lr."
 )
 """The line of a plan for a curve whose start is not known yet."""
 
@@ -74,8 +74,8 @@ class PlanSettings(WarmupArguments):
             num_samples: size of the training set, for runs and warmups in epochs.
             total_steps: updates of the run; None: `max_steps`, or those of `num_train_epochs`.
 
-        Raises ValueError as `plan_run` does, and when the warmup is given twice, where the schedule has a length of its
-        own, when `target_batch_size` does not divide, or when the length of the run cannot be known.
+        Raises UserError as `plan_run` does; for a warmup that is given twice, or given to a schedule that has a length
+        of its own; for a `target_batch_size` that the micro-batches do not divide; and for a run of unknown length.
         """
         if mistakes := self.mistakes():
             raise UserError(*(message for _, message in mistakes))
@@ -138,7 +138,7 @@ class PlanSettings(WarmupArguments):
 
         With `initial_lr: auto` it is the whole warmup; a start that only the run can measure makes it shorter.
 
-        Raises ValueError for a schedule that is not of this package, and for options that it does not take.
+        Raises UserError for a schedule that is not of this package, and for options that it does not take.
         """
         options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
         if self.takes_warmup_from_beta2:

@@ -182,7 +182,7 @@ def read_words(name: str, words: Sequence[str], hint: Any) -> Any:
 
 
 def _typed(word: str, kinds: Kinds) -> Any:
-    """The word as the value that YAML would bring, where one of the kinds is no text."""
+    """The word as the value that YAML would bring: a truth, or a number where text is not allowed; else the text."""
     if bool in kinds and word.lower() in (*TRUE, *FALSE):
         return word.lower() in TRUE
     if (int in kinds or float in kinds) and str not in kinds:

@@ -244,7 +244,7 @@ def test_a_start_that_is_measured_is_said_to_be_unknown(config):
     words = ["--lr_scheduler_kwargs", '{"initial_lr": "auto"}']
     assert run("plan", config, *words).output.splitlines()[-1] == (
         "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the "
-        "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+        "warmup to warmup_steps (1 - eta_c / peak). The whole warmup is shown here; see hfwarmup find-lr."
     )
     assert run("plot", config, *words).output.startswith("run (initial_lr auto: at most): warmup_linear")
     plan = json.loads(run("plan", config, *words, "--json").output)
