@@ -86,9 +86,12 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     tokens = _tokens_setting(script)
     hints = {**({tokens: int} if tokens else {}), **hints_of(*PLAN_ARGUMENTS)}
     given = ParsedInput([*words, "--config", str(config)], hints, strict=False)
+    given.add_mistakes(range_mistakes(given.values))
+    if given.findings:  # block_size would be wrong again as tokens_per_sample
+        raise UserError(*given.findings)
     defaults = {} if script is None else defaults_of(ModelArguments, DataArguments)
     settings = pick_settings({**defaults, **given.values}, script)
-    given.add_mistakes([*range_mistakes(given.values), *settings.mistakes(), *_optimizer_mistakes(settings.optim)])
+    given.add_mistakes([*settings.mistakes(), *_optimizer_mistakes(settings.optim)])
     if given.findings:
         raise UserError(*given.findings)
     return settings
