@@ -15,7 +15,13 @@ from hfwarmup.commands.report import report
 from hfwarmup.commands.shared import WITH_SETTINGS, one_line_errors
 from hfwarmup.commands.validate import validate
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help=__doc__,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 app.command("plan", context_settings=WITH_SETTINGS)(one_line_errors(plan))
 app.command("plot", context_settings=WITH_SETTINGS)(one_line_errors(plot))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import Any
 
 
@@ -19,6 +20,14 @@ class UserError(ValueError):
         self.findings = findings
         super().__init__("\n".join(findings))
 
+    def report(self, start: str = "error") -> str:
+        """What to print: each finding on its line, after the word that starts it.
+
+        >>> UserError("warmup=-1: give 0 or more.").report()
+        'error: warmup=-1: give 0 or more.'
+        """
+        return "\n".join(f"{start}: {finding}" for finding in self.findings)
+
 
 class RunStopped(UserError, RuntimeError):
     """The run was stopped, because it no longer follows its plan."""
@@ -28,25 +37,16 @@ class NonFiniteError(UserError, FloatingPointError):
     """The run was stopped, because a loss or a gradient is not finite."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown `word`: the nearest known word as a question, or only a full stop.
 
     >>> did_you_mean("warmpu", ["warmup", "decay"]), did_you_mean("zzz", ["warmup"])
     ("; did you mean 'warmup'?", '.')
     """
-    near = nearest(word, known)
-    return "." if near is None else f"; did you mean {near!r}?"
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one probably means; None if no word is near.
-
-    >>> nearest("warmpu", ["warmup", "decay"])
-    'warmup'
-    """
     import difflib  # only an error needs it
 
-    return next(iter(difflib.get_close_matches(word, list(known), n=1)), None)
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
@@ -66,39 +66,63 @@ def unknown_choice(name: str, value: Any, choices: Collection[str]) -> str:
     >>> unknown_choice("mode", "mix", ("min", "max"))
     "mode='mix'; did you mean 'min'? Choose one of min, max."
     """
-    return f"{name}={value!r}{did_you_mean(str(value), choices)} Choose one of {', '.join(choices)}."
+    return f"{name}={value!r}{did_you_mean(value, choices)} Choose one of {', '.join(choices)}."
 
 
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    low: float,
-    high: float = math.inf,
-    above: bool = False,
-    below: bool = False,
-    whole: bool = False,
-) -> None:
-    """Raise UserError unless `value` is None or a finite number from `low` to `high`.
+@dataclass(frozen=True)
+class Range:
+    """The numbers that are allowed somewhere.
 
-    With `above` it must not equal `low`, with `below` not `high`; `whole` asks for a whole number.
-
-    >>> check_number("factor", 2, low=0, high=1, below=True)
+    >>> Range(1, whole=True).check("num_processes", 0)
     Traceback (most recent call last):
-    hfwarmup.errors.UserError: factor=2: give a number from 0 to below 1.
+    hfwarmup.errors.UserError: num_processes=0: give a whole number, 1 or more.
     """
-    if value is None:
-        return
-    kind = "whole number" if whole else "number"
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if (
-        not is_number
-        or not math.isfinite(value)
-        or not low <= value <= high
-        or (above and value == low)
-        or (below and value == high)
-    ):
-        lower = f"{'above' if above else 'from'} {low}"
-        upper = "" if high == math.inf else f" {'to below' if below else 'to'} {high}"
-        interval = f"between {low} and {high}" if above and below else lower + upper
-        raise UserError(f"{name}={value!r}: give a {kind} {interval}.")
+
+    low: float
+    """the smallest number"""
+    high: float = math.inf
+    """the largest number; a number is finite without it too"""
+    _: KW_ONLY
+    above: bool = False
+    """whether `low` itself is not allowed"""
+    below: bool = False
+    """whether `high` itself is not allowed"""
+    whole: bool = False
+    """whether only whole numbers are allowed"""
+    shares: bool = False
+    """whether a number below 1, a share, need not be whole"""
+    remedy: str = ""
+    """what a message says instead of the bounds"""
+
+    def mistake(self, name: str, value: Any) -> str | None:
+        """One line on a value that is not allowed; None for one that is, and for None, which means: not given.
+
+        >>> Range(0, 1, below=True).mistake("factor", 2)
+        'factor=2: give a number from 0 to below 1.'
+        """
+        if value is None or (isinstance(value, Real) and not isinstance(value, bool) and self._holds(value)):
+            return None
+        return f"{name}={value!r}: give {self.remedy or self._in_words()}."
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise UserError where `mistake` finds one."""
+        if (mistake := self.mistake(name, value)) is not None:
+            raise UserError(mistake)
+
+    def _holds(self, value: Any) -> bool:
+        return (
+            math.isfinite(value)
+            and self.low <= value <= self.high
+            and not (self.above and value == self.low)
+            and not (self.below and value == self.high)
+            and (not self.whole or value == int(value) or (self.shares and value < 1))
+        )
+
+    def _in_words(self) -> str:
+        number = "a whole number" if self.whole else "a number"
+        if self.high == math.inf:
+            return f"{number} above {self.low}" if self.above else f"{number}, {self.low} or more"
+        if self.above and self.below:
+            return f"{number} between {self.low} and {self.high}"
+        start, end = "above" if self.above else "from", "to below" if self.below else "to"
+        return f"{number} {start} {self.low} {end} {self.high}"

@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from hfwarmup.recipe import (
     DataArguments,
     ModelArguments,
+    Range,
     RecipeArguments,
     Run,
     UserError,
@@ -29,7 +30,6 @@ from hfwarmup.recipe import (
     build_model,
     build_tokenizer,
     check_not_empty,
-    check_number,
     find_pairs,
     find_rows,
     load_corpus,
@@ -69,9 +69,9 @@ class LoraArguments:
     merge: bool = field(default=False, metadata={"help": "also write the model with the adapter added in: merged/"})
 
     def __post_init__(self) -> None:
-        check_number("lora_rank", self.lora_rank, low=1, whole=True)
-        check_number("lora_alpha", self.lora_alpha, low=1, whole=True)
-        check_number("lora_dropout", self.lora_dropout, low=0, high=1, below=True)
+        Range(1, whole=True).check("lora_rank", self.lora_rank)
+        Range(1, whole=True).check("lora_alpha", self.lora_alpha)
+        Range(0, 1, below=True).check("lora_dropout", self.lora_dropout)
 
 
 @dataclass(kw_only=True)

@@ -29,13 +29,13 @@ from hfwarmup.recipe import (
     IGNORED_LABEL,
     DataArguments,
     ModelArguments,
+    Range,
     RecipeArguments,
     Run,
     WarmupArguments,
     build_model,
     build_tokenizer,
     check_not_empty,
-    check_number,
     compute_metrics,
     documented_functions,
     drop_repeated,
@@ -55,7 +55,7 @@ class SummaryArguments:
     max_target_tokens: int = field(default=32, metadata={"help": "tokens of a summary, 2 or more"})
 
     def __post_init__(self) -> None:
-        check_number("max_target_tokens", self.max_target_tokens, low=2, whole=True)  # one token, and the end
+        Range(2, whole=True).check("max_target_tokens", self.max_target_tokens)  # one token, and the end
 
 
 @dataclass(kw_only=True)

@@ -19,11 +19,11 @@ from transformers import EvalPrediction, Trainer, default_data_collator
 from hfwarmup.recipe import (
     NUM_FEATURES,
     Engine,
+    Range,
     RecipeArguments,
     Run,
     WarmupArguments,
     Windows,
-    check_number,
     find_cmapss,
     parse_arguments,
     read_cmapss,
@@ -55,11 +55,11 @@ class TimeSeriesArguments:
     dropout: float = field(default=0.3, metadata={"help": "share of the channels dropped around the LSTM, in [0, 1)"})
 
     def __post_init__(self) -> None:
-        check_number("validation_fraction", self.validation_fraction, low=0, high=1, above=True, below=True)
-        check_number("dropout", self.dropout, low=0, high=1, below=True)
-        check_number("num_units", self.num_units, low=2, whole=True)  # one to train on and one to validate on
+        Range(0, 1, above=True, below=True).check("validation_fraction", self.validation_fraction)
+        Range(0, 1, below=True).check("dropout", self.dropout)
+        Range(2, whole=True).check("num_units", self.num_units)  # one to train on and one to validate on
         for name in ("num_test_units", "window_cycles", "window_stride", "max_rul", "hidden_size"):
-            check_number(name, getattr(self, name), low=1, whole=True)
+            Range(1, whole=True).check(name, getattr(self, name))
         if self.data_folder:
             find_cmapss(self.data_folder, self.subset)
 

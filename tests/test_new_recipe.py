@@ -32,7 +32,7 @@ from hfwarmup.recipe import (
     WarmupArguments,
     build_model,
     build_tokenizer,
-    check_number,
+    Range,
     parse_arguments,
     run_recipe,
 )
@@ -46,8 +46,8 @@ class DigitArguments:
     num_digits: int = field(default=8, metadata={"help": "tokens a sample, 2 or more"})
 
     def __post_init__(self) -> None:
-        check_number("num_samples", self.num_samples, low=1, whole=True)
-        check_number("num_digits", self.num_digits, low=2, whole=True)
+        Range(1, whole=True).check("num_samples", self.num_samples)
+        Range(2, whole=True).check("num_digits", self.num_digits)
 
 
 ARGUMENTS = (ModelArguments, DigitArguments, WarmupArguments, RecipeArguments)
@@ -155,7 +155,7 @@ def test_it_is_validated_by_its_own_arguments(config):
     bad = CliRunner().invoke(app, ["validate", str(wrong)], catch_exceptions=False)
     assert bad.stdout.splitlines() == [
         f"error: {wrong}:10: unknown setting 'num_sample'; did you mean 'num_samples'?",
-        f"error: {wrong}:11: num_digits=1: give a whole number from 2.",
+        f"error: {wrong}:11: num_digits=1: give a whole number, 2 or more.",
     ]
     assert bad.exit_code == 1
 

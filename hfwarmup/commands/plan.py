@@ -37,7 +37,7 @@ def plan(
 
 
 def _count(word: str) -> int:
-    if not word.strip().isdigit() or int(word) < 1:
+    if not word.strip().isdecimal() or int(word) < 1:
         raise UserError(f"num_processes={word!r}: give whole numbers, 1 or more, such as 1,8,64.")
     return int(word)
 

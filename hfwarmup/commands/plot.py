@@ -9,7 +9,7 @@ import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, check_output, plan_settings
 from hfwarmup.errors import UserError
-from hfwarmup.planning.settings import TRANSFORMERS_SCHEDULES
+from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES
 
 
 def plot(

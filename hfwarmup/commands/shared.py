@@ -14,8 +14,8 @@ from hfwarmup.errors import UserError, unknown_choice
 from hfwarmup.planning.arguments import DataArguments, ModelArguments
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.parsed_input import ParsedInput
-from hfwarmup.planning.ranges import RANGES, range_mistakes
-from hfwarmup.planning.recipe_files import Facts, facts_of, find_script
+from hfwarmup.planning.ranges import range_mistakes
+from hfwarmup.planning.recipe_files import facts_of, find_script
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import defaults_of, hints_of
 
@@ -43,7 +43,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UserError as error:
-            sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+            sys.exit(error.report())
         except OSError as error:
             if error.filename is None:
                 raise
@@ -66,7 +66,7 @@ def check_output(output: Path | None, suffixes: Sequence[str]) -> None:
 def script_for(config: Path, remedy: str = "or put it into configs/NAME/") -> Path:
     """The script of the recipe that a config is for.
 
-    Raises UserError where it is no config, and, with another `remedy`, where its recipe cannot be told.
+    Raises UserError for a file that is no config, and for one whose recipe cannot be told; `remedy` ends that message.
     """
     load_config(config)
     script = find_script(config)
@@ -83,17 +83,15 @@ def plan_settings(config: Path, words: Sequence[str] = ()) -> PlanSettings:
     Other settings are the recipe's own matter. Raises UserError with every mistake.
     """
     script = find_script(config)
-    tokens = None if script is None else facts_of(script).tokens_per_sample
+    tokens = _tokens_setting(script)
     hints = {**({tokens: int} if tokens else {}), **hints_of(*PLAN_ARGUMENTS)}
     given = ParsedInput([*words, "--config", str(config)], hints, strict=False)
-    for setting, mistake in range_mistakes({name: given.values.get(name) for name in RANGES if name in hints}):
-        given.add_conflict(mistake, setting)
-    if given.findings:
+    given.add_mistakes(range_mistakes(given.values))
+    if given.findings:  # block_size would be wrong again as tokens_per_sample
         raise UserError(*given.findings)
     defaults = {} if script is None else defaults_of(ModelArguments, DataArguments)
     settings = pick_settings({**defaults, **given.values}, script)
-    for setting, mistake in [*settings.mistakes(), *_optimizer_mistakes(settings.optim)]:
-        given.add_conflict(mistake, setting)
+    given.add_mistakes([*settings.mistakes(), *_optimizer_mistakes(settings.optim)])
     if given.findings:
         raise UserError(*given.findings)
     return settings
@@ -112,7 +110,10 @@ def _optimizer_mistakes(name: str) -> list[tuple[str, str]]:
 
 
 def pick_settings(settings: Mapping[str, Any], script: Path | None) -> PlanSettings:
-    """The settings that decide the plan of a recipe; without a script, a sample is taken to have block_size tokens."""
-    facts = Facts(tokens_per_sample="block_size") if script is None else facts_of(script)
-    tokens = settings.get(facts.tokens_per_sample or "")
-    return PlanSettings.pick({**settings, "tokens_per_sample": tokens})
+    """The settings that decide the plan of a recipe."""
+    return PlanSettings.pick({**settings, "tokens_per_sample": settings.get(_tokens_setting(script))})
+
+
+def _tokens_setting(script: Path | None) -> str:
+    """The setting that says how many tokens a sample has; empty where none does. Without a script it is block_size."""
+    return "block_size" if script is None else facts_of(script).tokens_per_sample or ""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hfwarmup.commands.shared import PROCESSES, NumSamples, pick_settings, script_for
 from hfwarmup.errors import UserError
+from hfwarmup.planning.arguments import ModelArguments
 from hfwarmup.planning.config import load_config
 from hfwarmup.planning.recipe_files import find_recipe, import_script
 from hfwarmup.planning.settings import PlanSettings
-
-if TYPE_CHECKING:
-    from hfwarmup.planning.arguments import ModelArguments
 
 
 def validate(
@@ -38,9 +36,9 @@ def validate(
             with Console(stderr=True).status(f"{config}: reading it as {script.name} does"):
                 settings = pick_settings(read_as(script, config), script)
             warnings = _plan_warnings(config, settings, num_processes, num_samples)
-        except ValueError as error:
+        except UserError as error:
             wrong = True
-            typer.echo("\n".join(f"error: {line}" for line in str(error).splitlines()))
+            typer.echo(error.report())
         else:
             typer.echo("\n".join([f"{config}: no mistakes, for {script.stem}", *warnings]))
     if wrong:
@@ -52,12 +50,9 @@ def read_as(script: Path, config: Path) -> dict[str, Any]:
 
     Raises UserError with all findings, or with what a new model cannot be built with.
     """
-    from hfwarmup.planning.arguments import ModelArguments
     from hfwarmup.recipe.arguments import RecipeArguments
     from hfwarmup.recipe.parsing import read_arguments
-    from hfwarmup.trainer.registration import register
 
-    register()
     types = getattr(import_script(script), "ARGUMENTS", None)
     if types is None:
         raise UserError(f"{script} has no ARGUMENTS; define ARGUMENTS, the classes that it gives to parse_arguments.")
@@ -91,7 +86,7 @@ def _check_new_model(config: Path, model: ModelArguments, *, block_size: int) ->
 
 
 def _script(config: Path, recipe: str) -> Path:
-    """The script that a config is for."""
+    """The script that a config is for, or the one that --recipe names."""
     if not load_config(config).values:
         raise UserError(f"{config}: the file is empty; write settings, one `name: value` a line.")
     if not recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch.optim import Optimizer
@@ -16,11 +16,9 @@ from hfwarmup.optim.groups import warmup_stretches, with_beta2
 from hfwarmup.optim.handover import check_same_handover, load_after, make_plateau, rescale
 from hfwarmup.optim.resume import resolve_critical_lr, resolve_spec
 from hfwarmup.optim.weight_decay import ScaledWeightDecay, check_weight_decay
-from hfwarmup.schedules.spec import OnScheduleChange, ScheduleSpec, without_auto
+from hfwarmup.schedules.spec import OnLrMismatch, OnScheduleChange, ScheduleSpec, without_auto
 
 logger = logging.getLogger(__name__)
-
-OnLrMismatch = Literal["warn", "error"]
 
 
 class UpdateCounter:

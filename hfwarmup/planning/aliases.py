@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hfwarmup.errors import UserError
-from hfwarmup.planning.ranges import RANGES, check_range
+from hfwarmup.planning.ranges import RANGES
 from hfwarmup.planning.values import read_value
 
 ALIASES = {
@@ -125,7 +125,7 @@ def _is_taken(setting: str, value: Any, known: Collection[str]) -> bool:
         if isinstance(known, Mapping):
             read_value(setting, value, known[setting])
         if setting in RANGES:
-            check_range(setting, value, RANGES[setting])
+            RANGES[setting].check(setting, value)
     except UserError:
         return False
     return True

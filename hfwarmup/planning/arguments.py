@@ -8,7 +8,7 @@ from typing import Any, cast
 from hfwarmup.errors import UserError
 from hfwarmup.planning.durations import Duration, parse_duration
 from hfwarmup.planning.plan import LrScaling, WarmupScaling
-from hfwarmup.planning.ranges import RANGES, check_range
+from hfwarmup.planning.ranges import RANGES
 from hfwarmup.planning.values import read_map
 from hfwarmup.schedules.spec import OnScheduleChange
 
@@ -49,7 +49,7 @@ class DataArguments:
         if not self.dataset:
             raise UserError("dataset is empty; name a file, folder or hub dataset, or 'stdlib'.")
         for name in ("validation_fraction", "vocab_size", "block_size", "tokenize_workers"):
-            check_range(name, getattr(self, name), RANGES[name])
+            RANGES[name].check(name, getattr(self, name))
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -64,44 +65,34 @@ class Duration:
         steps: n · %: n / 100 * `total_steps` · epochs: n * `steps_per_epoch` · samples: n / `batch_size` ·
         tokens: n / (`batch_size` * `tokens_per_sample`), with the global batch in samples.
 
-        Raises ValueError when the unit needs a number that was not given.
+        Raises UserError when the unit needs a number that was not given.
 
         >>> parse_duration("100k samples").to_steps(batch_size=256)
         391
         >>> parse_duration("5%").to_steps(total_steps=1000)
         50
         """
-        steps = self.exact_steps(
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            tokens_per_sample=tokens_per_sample,
-            total_steps=total_steps,
-        )
-        return whole_steps(steps)
+        sizes = {
+            "steps_per_epoch": steps_per_epoch,
+            "batch_size": batch_size,
+            "tokens_per_sample": tokens_per_sample,
+            "total_steps": total_steps,
+        }
+        return whole_steps(self.exact_steps(sizes))
 
-    def exact_steps(
-        self,
-        *,
-        steps_per_epoch: float | None = None,
-        batch_size: int | None = None,
-        tokens_per_sample: float | None = None,
-        total_steps: int | None = None,
-    ) -> float:
-        """`to_steps` before rounding, for lengths that are still to be scaled."""
-        if self.amount == 0:
-            return 0.0
+    def exact_steps(self, sizes: Mapping[str, float | None]) -> float:
+        """`to_steps` before rounding, for lengths that are still to be scaled; `sizes` are its arguments."""
+        if self.amount == 0 or self.unit == "steps":
+            return self.amount
         if self.unit == "%":
-            return self.amount / 100 * self._need(total_steps, "total_steps")
+            return self.amount / 100 * self._need(sizes, "total_steps")
         if self.unit == "epochs":
-            return self.amount * self._need(steps_per_epoch, "steps_per_epoch")
-        if self.unit == "samples":
-            return self.amount / self._need(batch_size, "batch_size")
-        if self.unit == "tokens":
-            batch_tokens = self._need(batch_size, "batch_size") * self._need(tokens_per_sample, "tokens_per_sample")
-            return self.amount / batch_tokens
-        return self.amount
+            return self.amount * self._need(sizes, "steps_per_epoch")
+        samples = self.amount if self.unit == "samples" else self.amount / self._need(sizes, "tokens_per_sample")
+        return samples / self._need(sizes, "batch_size")
 
-    def _need(self, value: float | None, name: str) -> float:
+    def _need(self, sizes: Mapping[str, float | None], name: str) -> float:
+        value = sizes.get(name)
         if value is None or value <= 0:
             raise UserError(
                 f"duration '{self}' needs {name} to become steps, and it is {value}; give {name}, or steps."
@@ -143,7 +134,7 @@ def update_steps(
 def parse_duration(text: str | int | float | Duration) -> Duration:
     """A duration from its text: a number, an optional k, M, B or T, and a unit; a whole number alone counts steps.
 
-    Raises ValueError for what cannot be read, and for a bare fraction, which transformers reads as a share of the run
+    Raises UserError for what cannot be read, and for a bare fraction, which transformers reads as a share of the run
     below 1 and as steps from 1 on.
 
     >>> parse_duration("20M tokens")
@@ -154,9 +145,7 @@ def parse_duration(text: str | int | float | Duration) -> Duration:
     """
     if isinstance(text, Duration):
         return text
-    if isinstance(text, bool) or not isinstance(text, (str, Real)):
-        raise UserError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
-    match = _PATTERN.fullmatch(str(text).strip())
+    match = _PATTERN.fullmatch(str(text).strip()) if isinstance(text, str | Real) else None
     if match is None:
         raise UserError(f"duration {text!r}: write for example 500, '5%', '2 epochs', '100k samples' or '20M tokens'.")
     prefix, unit_word = _split_words(match["words"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from hfwarmup.planning.config import ConfigFile, load_config, unknown_key
 from hfwarmup.planning.durations import Duration
 from hfwarmup.planning.recipe_files import recipes_with
 from hfwarmup.planning.settings_file import DEFAULT, Setting
-from hfwarmup.planning.values import read_value, read_words
+from hfwarmup.planning.values import as_number, read_value, read_words
 
 NEIGHBOURS = ("adam_beta1",)
-"""Settings of TrainingArguments whose names are near those of others."""
+"""Settings of TrainingArguments with nearly the name of a setting in `hints`: they are not misspelt."""
 
 Findings = list[tuple[int, str]]
 """Line of the file, and what is wrong there."""
@@ -29,7 +29,7 @@ class ParsedInput:
     Args:
         argv: the flags.
         hints: setting -> type hint, of all settings that there are.
-        strict: whether another name is a mistake; if not, only one that is a slip or an alias is.
+        strict: whether every other name is a mistake. If not, only a misspelt name is one, or a name from elsewhere.
     """
 
     def __init__(self, argv: Sequence[str], hints: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -45,9 +45,11 @@ class ParsedInput:
         self._file: ConfigFile | None = None
         groups = _flag_groups(argv)
         self._flags = {_name_of(words) for words in groups} & hints.keys()
-        for words in groups:
-            if words[0] == "--config" and len(words) == 2:
-                self._read_file(Path(words[1]))
+        files = [Path(words[1]) for words in groups if words[0] == "--config" and len(words) == 2]
+        if len(files) > 1:
+            self.findings.append(f"config is given {len(files)} times, {' and '.join(map(str, files))}; keep one file.")
+        elif files:
+            self._read_file(files[0])
         for words in groups:
             self._read_flag(words)
 
@@ -61,6 +63,11 @@ class ParsedInput:
             origin = place or DEFAULT
         value = str(value) if isinstance(value, Duration) else getattr(value, "value", value)
         return Setting(name=name, value=value, origin=origin)
+
+    def add_mistakes(self, mistakes: Iterable[tuple[str, str]]) -> None:
+        """Findings on single settings: each with its name and what is wrong with it."""
+        for setting, mistake in mistakes:
+            self.add_conflict(mistake, setting)
 
     def add_conflict(self, message: str, setting: str = "") -> None:
         """A finding on settings that do not go together, with the line of the first of them that is in the file.
@@ -107,12 +114,12 @@ class ParsedInput:
             elif name in self._hints:
                 self.values[name] = read_words(name, words[1:], self._hints[name])
             elif not self.wants_help:
-                self._check_unknown(name, _number(next(iter(words[1:]), None)))
+                self._check_unknown(name, as_number(words[1]) if words[1:] else None)
         except UserError as error:
             self.findings.append(str(error))
 
     def _check_unknown(self, key: str, value: Any) -> None:
-        """Raise UserError for a name that is no setting; where not all are known, for one that is meant to be one."""
+        """Raise UserError for a name that is no setting; when not strict, only for one that stands for a setting."""
         if self._strict:
             self.has_unknown = True
             raise UserError(unknown_key(key, self._hints, value, owners=recipes_with(key)))
@@ -137,11 +144,3 @@ def _flag_groups(argv: Sequence[str]) -> list[list[str]]:
         else:
             groups[-1].append(word)
     return groups
-
-
-def _number(word: Any) -> Any:
-    """The number that a word is, or the word."""
-    try:
-        return float(word) if isinstance(word, str) else word
-    except ValueError:
-        return word

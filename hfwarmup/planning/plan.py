@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.errors import UserError, check_choice
 from hfwarmup.planning.durations import Duration, parse_duration, whole_steps
-from hfwarmup.planning.ranges import ABOVE_ZERO, COUNT, LEARNING_RATE, SHARE, check_range
+from hfwarmup.planning.ranges import ABOVE_ZERO, COUNT, LEARNING_RATE, SHARE
 from hfwarmup.schedules.options import plain
 
 LrScaling = Literal["linear", "sqrt", "none"]
@@ -140,10 +140,23 @@ def plan_run(
     warmup_steps 2000 -> 16000: warmup_scaling=linear (T_w k steps, the ramp climbs at the same rate a step)
     warmup is 16000 of 100000 steps (16.0%), 4,096,000 samples
     """
-    counts = {"total_steps": total_steps, "reference_total_steps": reference_total_steps}
-    for name, count in {**counts, "samples_per_epoch": samples_per_epoch}.items():
-        check_range(name, count, COUNT)
-    check_range("tokens_per_sample", tokens_per_sample, ABOVE_ZERO)
+    counts = {
+        "total_steps": total_steps,
+        "reference_total_steps": reference_total_steps,
+        "samples_per_epoch": samples_per_epoch,
+        "global_batch_size": global_batch_size,
+        "per_device_batch_size": per_device_batch_size,
+        "num_processes": num_processes,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "reference_batch_size": reference_batch_size,
+    }
+    for name, count in counts.items():
+        COUNT.check(name, count)
+    ABOVE_ZERO.check("tokens_per_sample", tokens_per_sample)
+    LEARNING_RATE.check("learning_rate", learning_rate)
+    SHARE.check("max_warmup_fraction", max_warmup_fraction)
+    check_choice("lr_scaling", lr_scaling, LR_RULES)
+    check_choice("warmup_scaling", warmup_scaling, WARMUP_RULES)
     batch_size, batch_reason = _global_batch(
         global_batch_size, per_device_batch_size, num_processes, gradient_accumulation_steps
     )
@@ -151,13 +164,13 @@ def plan_run(
     peak_lr, lr_reason = _scaled_lr(learning_rate, lr_scaling, scale)
     reference_batch = reference_batch_size or batch_size
     duration = parse_duration(warmup)
-    reference_steps = duration.exact_steps(
-        steps_per_epoch=None if samples_per_epoch is None else samples_per_epoch / reference_batch,
-        batch_size=reference_batch,
-        tokens_per_sample=tokens_per_sample,
-        total_steps=reference_total_steps or total_steps,
-    )
-    scaled_steps, warmup_reason = _scaled_warmup(duration, reference_steps, warmup_scaling, scale)
+    sizes = {
+        "steps_per_epoch": None if samples_per_epoch is None else samples_per_epoch / reference_batch,
+        "batch_size": reference_batch,
+        "tokens_per_sample": tokens_per_sample,
+        "total_steps": reference_total_steps or total_steps,
+    }
+    scaled_steps, warmup_reason = _scaled_warmup(duration, duration.exact_steps(sizes), warmup_scaling, scale)
     warmup_steps, warnings = _capped_warmup(scaled_steps, max_warmup_fraction, total_steps)
     samples = warmup_steps * batch_size
     tokens = None if tokens_per_sample is None else round(samples * tokens_per_sample)
@@ -186,14 +199,6 @@ def _global_batch(
     global_batch_size: int | None, per_device: int | None, num_processes: int, accumulation: int
 ) -> tuple[int, str]:
     """Samples an update, and where they come from."""
-    counts = {
-        "global_batch_size": global_batch_size,
-        "per_device_batch_size": per_device,
-        "num_processes": num_processes,
-        "gradient_accumulation_steps": accumulation,
-    }
-    for name, count in counts.items():
-        check_range(name, count, COUNT)
     if per_device is None:
         if global_batch_size is None:
             raise UserError("no batch size: give global_batch_size, or per_device_batch_size and its factors.")
@@ -214,15 +219,13 @@ def _batch_scale(batch_size: int, reference_batch_size: int | None) -> tuple[flo
     """k, and how to say it."""
     if reference_batch_size is None:
         return 1.0, "; no reference_batch_size, nothing is scaled"
-    check_range("reference_batch_size", reference_batch_size, COUNT)
     scale = batch_size / reference_batch_size
     return scale, f", k = {scale:g} times the reference batch of {reference_batch_size}"
 
 
 def _scaled_lr(learning_rate: float, rule: str, scale: float) -> tuple[float, str]:
     """The peak at the real batch, and why."""
-    check_range("learning_rate", learning_rate, LEARNING_RATE)
-    factor, meaning = _rule("lr_scaling", LR_RULES, rule)
+    factor, meaning = LR_RULES[rule]
     peak_lr = learning_rate * factor(scale)
     if scale == 1.0:
         return peak_lr, f"peak_lr {peak_lr:g}"
@@ -231,7 +234,7 @@ def _scaled_lr(learning_rate: float, rule: str, scale: float) -> tuple[float, st
 
 def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale: float) -> tuple[int, str]:
     """The warmup's steps at the real batch before the cap, and why."""
-    factor, meaning = _rule("warmup_scaling", WARMUP_RULES, rule)
+    factor, meaning = WARMUP_RULES[rule]
     steps, origin = whole_steps(reference_steps), "" if duration.unit == "steps" else f" ({duration})"
     if scale == 1.0 or steps == 0:
         return steps, f"warmup_steps {steps}{origin}"
@@ -241,7 +244,6 @@ def _scaled_warmup(duration: Duration, reference_steps: float, rule: str, scale:
 
 def _capped_warmup(steps: int, max_fraction: float, total_steps: int) -> tuple[int, tuple[str, ...]]:
     """The warmup's steps after the cap, with a warning where it bites."""
-    check_range("max_warmup_fraction", max_fraction, SHARE)
     cap = max(1, math.floor(max_fraction * total_steps))
     if steps <= cap:
         return steps, ()
@@ -257,9 +259,3 @@ def _warmup_length(steps: int, total_steps: int, samples: int, tokens: int | Non
     share = f"{fraction:.1%}" if fraction >= 0.01 or fraction == 0 else f"{fraction:.2%}"
     in_tokens = "" if tokens is None else f", {tokens:,} tokens"
     return f"warmup is {steps} of {total_steps} steps ({share}), {samples:,} samples{in_tokens}"
-
-
-def _rule(option: str, rules: Rules, name: str) -> tuple[Callable[[float], float], str]:
-    if name not in rules:
-        raise UserError(f"{option}={name!r}{did_you_mean(str(name), rules)} Choose one of {', '.join(rules)}.")
-    return rules[name]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hfwarmup.errors import UserError, did_you_mean
+from hfwarmup.errors import UserError, check_choice, did_you_mean
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -52,9 +52,7 @@ def find_recipe(name: str) -> Path:
     >>> find_recipe("pretrain_clm").name
     'pretrain_clm.py'
     """
-    if name not in recipe_names():
-        names = ", ".join(recipe_names())
-        raise UserError(f"no recipe {name!r}{did_you_mean(name, recipe_names())} Choose one of {names}.")
+    check_choice("recipe", name, recipe_names())
     return RECIPES / f"{name}.py"
 
 
@@ -67,23 +65,12 @@ def config_folder(name: str) -> Path:
     return CONFIGS / find_recipe(name).stem
 
 
-def recipe_of(config: Path) -> str | None:
-    """The name of the recipe that a config is for, or None when neither its content nor its place tells.
-
-    The config.yaml of a run names its recipe in the first line, `# recipe: pretrain_clm`. Any other config lies in the
-    folder of its recipe, `configs/pretrain_clm/`.
-
-    >>> recipe_of(config_folder("pretrain_clm") / "smoke.yaml")
-    'pretrain_clm'
-    """
-    script = find_script(config)
-    return None if script is None else script.stem
-
-
 def find_script(config: Path) -> Path | None:
-    """The script that a config is for, or None when it cannot be told; see `recipe_of`.
+    """The script that a config is for, or None when neither its content nor its place tells.
 
-    For `X/configs/mine/run.yaml` it is `X/mine.py`, else `X/recipes/mine.py`, else the recipe `mine` of the package.
+    The config.yaml of a run names its recipe in the first line, `# recipe: mine`. Any other config lies in the folder
+    of its recipe: for `X/configs/mine/run.yaml` the script is `X/mine.py`, else `X/recipes/mine.py`, else the recipe
+    `mine` of the package.
 
     >>> find_script(config_folder("pretrain_clm") / "smoke.yaml").name
     'pretrain_clm.py'
@@ -159,19 +146,10 @@ def facts_of(script: Path) -> Facts:
 def _check_fact(script: Path, name: Any, fact: Any) -> None:
     types = {"tokens_per_sample": (str, type(None)), "trainer": (bool,)}
     if name not in types:
-        raise UserError(f"{script.name}: FACTS has the unknown key {name!r}{did_you_mean(str(name), types)}")
+        raise UserError(f"{script.name}: FACTS has the unknown key {name!r}{did_you_mean(name, types)}")
     if not isinstance(fact, types[name]):
         wanted = "the name of a setting, or None" if name == "tokens_per_sample" else "True or False"
         raise UserError(f"{script.name}: FACTS has {name}={fact!r}; give {wanted}.")
-
-
-def trains_with_trainer(script: Path) -> bool:
-    """Whether a Trainer of transformers trains the model of a script, as its `FACTS` say.
-
-    >>> trains_with_trainer(find_recipe("pretrain_clm")), trains_with_trainer(find_recipe("accelerate_loop"))
-    (True, False)
-    """
-    return facts_of(script).trainer
 
 
 def recipes_with(setting: str) -> list[str]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from hfwarmup.errors import UserError
+from hfwarmup.errors import UserError, check_choice
 from hfwarmup.planning import caveats
 from hfwarmup.planning.arguments import WarmupArguments
 from hfwarmup.planning.durations import Duration, update_steps
 from hfwarmup.planning.plan import Plan, plan_run
-from hfwarmup.planning.ranges import COUNT, RANGES, check_range, range_mistakes
+from hfwarmup.planning.ranges import COUNT, RANGES, range_mistakes
 from hfwarmup.planning.transformers_schedules import TRANSFORMERS_SCHEDULES, check_transformers_options
 from hfwarmup.planning.values import hints_of, read_map, read_value
 from hfwarmup.schedules.named import SCHEDULES, resolve_options, takes_length_from_beta2, user_factory
-from hfwarmup.schedules.spec import ScheduleSpec, without_auto
+from hfwarmup.schedules.spec import OnLrMismatch, OnScheduleChange, ScheduleSpec, without_auto
 from hfwarmup.schedules.warmup_shapes import beta2_warmup_steps
 
-SCHEDULER_OPTIONS = ("on_schedule_change", "on_lr_mismatch")
-"""Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve."""
+SCHEDULER_OPTIONS = {"on_schedule_change": get_args(OnScheduleChange), "on_lr_mismatch": get_args(OnLrMismatch)}
+"""Entries of lr_scheduler_kwargs that are the torch scheduler's and no part of the curve, and what they may be."""
 
 MEASURED_START = (
     "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the warmup to "
-    "warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+    "warmup_steps (1 - eta_c / peak). The whole warmup is shown here; see hfwarmup find-lr."
 )
 """The line of a plan for a curve whose start is not known yet."""
 
@@ -74,13 +74,13 @@ class PlanSettings(WarmupArguments):
             num_samples: size of the training set, for runs and warmups in epochs.
             total_steps: updates of the run; None: `max_steps`, or those of `num_train_epochs`.
 
-        Raises ValueError as `plan_run` does, and when the warmup is given twice, where the schedule has a length of its
-        own, when `target_batch_size` does not divide, or when the length of the run cannot be known.
+        Raises UserError as `plan_run` does; for a warmup that is given twice, or given to a schedule that has a length
+        of its own; for a `target_batch_size` that the micro-batches do not divide; and for a run of unknown length.
         """
         if mistakes := self.mistakes():
-            raise UserError("\n".join(message for _, message in mistakes))
-        check_range("num_processes", num_processes, COUNT)
-        check_range("num_samples", num_samples, COUNT)
+            raise UserError(*(message for _, message in mistakes))
+        COUNT.check("num_processes", num_processes)
+        COUNT.check("num_samples", num_samples)
         if num_samples is None and self._warmup_in_epochs:
             raise UserError(_in_epochs(f"warmup={str(self.warmup)!r}", "a warmup in steps"))
         accumulation = self.accumulation(num_processes)
@@ -138,7 +138,7 @@ class PlanSettings(WarmupArguments):
 
         With `initial_lr: auto` it is the whole warmup; a start that only the run can measure makes it shorter.
 
-        Raises ValueError for a schedule that is not of this package, and for options that it does not take.
+        Raises UserError for a schedule that is not of this package, and for options that it does not take.
         """
         options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
         if self.takes_warmup_from_beta2:
@@ -249,6 +249,8 @@ class PlanSettings(WarmupArguments):
         if self.lr_scheduler_type in SCHEDULES:
             options, _ = without_auto(self.lr_scheduler_type, self._curve_options())
             resolve_options(self.lr_scheduler_type, options)
+            for name, choices in SCHEDULER_OPTIONS.items():
+                check_choice(name, (self.lr_scheduler_kwargs or {}).get(name, choices[0]), choices)
         elif self.lr_scheduler_type in TRANSFORMERS_SCHEDULES:
             check_transformers_options(self.lr_scheduler_type, self.lr_scheduler_kwargs or {})
 

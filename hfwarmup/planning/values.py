@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from enum import Enum, EnumType
+from enum import EnumType
 from functools import cache
 from numbers import Real
 from typing import Any, Literal
@@ -21,20 +21,31 @@ LARGEST = 2**63 - 1
 """The largest whole number that torch and NumPy can hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
+_WORDS: dict[Any, str] = {
+    Duration: "a duration such as 500, '5%' or '2 epochs'",
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    Literal: "one of {names}",
+    str: "text (in quotes)",
+    list: "a list of texts",
+    dict: "a map",
+    types.NoneType: "",
+}
+"""Type of a value -> what to call it in a message; Literal stands for all that is one of some words."""
+
+
+@dataclass(frozen=True)
 class Kinds:
     """What the value of a setting may be; a type hint with several alternatives allows several."""
 
-    empty: bool = False
-    truth: bool = False
-    whole: bool = False
-    number: bool = False
-    text: bool = False
-    texts: bool = False
-    map: bool = False
-    duration: bool = False
-    choices: tuple[Any, ...] = ()
+    types: frozenset[Any]
+    """keys of _WORDS"""
+    choices: tuple[Any, ...]
     """the values of a Literal, and the enums whose values are allowed"""
+
+    def __contains__(self, kind: Any) -> bool:
+        return kind in self.types
 
     def names(self) -> list[str]:
         """The words that may be chosen; those of an enum as it is now, since `register` extends one."""
@@ -45,14 +56,9 @@ class Kinds:
         return names
 
     def __str__(self) -> str:
-        parts = ["a duration such as 500, '5%' or '2 epochs'"] if self.duration else []
-        parts += ["true or false"] if self.truth else []
-        parts += ["a number"] if self.number else ["a whole number"] if self.whole else []
-        parts += [f"one of {', '.join(self.names())}"] if self.choices else []
-        parts += ["text (in quotes)"] if self.text else []
-        parts += ["a list of texts"] if self.texts else []
-        parts += ["a map"] if self.map else []
-        return " or ".join(parts) or "nothing: only Python can set it"
+        kinds = self.types - {int} if float in self else self.types
+        words = " or ".join(text for kind, text in _WORDS.items() if kind in kinds and text)
+        return words.format(names=", ".join(self.names())) or "nothing: only Python can set it"
 
 
 @cache
@@ -62,33 +68,20 @@ def kinds_of(hint: Any) -> Kinds:
     >>> str(kinds_of(int | None)), str(kinds_of(str | list[str]))
     ('a whole number', 'text (in quotes) or a list of texts')
     """
-    found: dict[str, Any] = {}
-    enums: list[Any] = []
+    found: set[Any] = set()
+    choices: list[Any] = []
     for part in _alternatives(hint):
-        origin = typing.get_origin(part) or part
-        if isinstance(part, type) and issubclass(part, Enum):
-            enums.append(part)
-        elif origin is Literal:
-            enums += [choice for choice in typing.get_args(part) if isinstance(choice, str)]
-        elif origin in _KIND_OF_TYPE:
-            found[_KIND_OF_TYPE[origin]] = True
-    if enums:  # transformers writes `SomeEnum | str`, and means the enum's words
-        found["text"] = False
-    if "duration" in found:  # all that parse_duration reads
-        found = {kind: True for kind in ("duration", "empty") if kind in found}
-    return Kinds(choices=tuple(enums), **found)
-
-
-_KIND_OF_TYPE: dict[Any, str] = {
-    types.NoneType: "empty",
-    bool: "truth",
-    int: "whole",
-    float: "number",
-    str: "text",
-    list: "texts",
-    dict: "map",
-    Duration: "duration",
-}
+        if isinstance(part, EnumType):
+            choices.append(part)
+        elif typing.get_origin(part) is Literal:
+            choices += [choice for choice in typing.get_args(part) if isinstance(choice, str)]
+        else:
+            found |= {typing.get_origin(part) or part} & _WORDS.keys()
+    if choices:  # transformers writes `SomeEnum | str`, and means the enum's words
+        found = found - {str} | {Literal}
+    if Duration in found:  # all that parse_duration reads
+        found &= {Duration, types.NoneType}
+    return Kinds(frozenset(found), tuple(choices))
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -148,22 +141,22 @@ def read_value(name: str, value: Any, hint: Any) -> Any:
     hfwarmup.errors.UserError: max_steps='40': give a whole number.
     """
     kinds = kinds_of(hint)
-    if value is None and kinds.empty:
+    if value is None and types.NoneType in kinds:
         return None
     if isinstance(value, bool):
-        if kinds.truth:
+        if bool in kinds:
             return value
     elif isinstance(value, Real):
         return _read_number(name, value, kinds)
-    elif isinstance(value, Duration) and kinds.duration:
+    elif isinstance(value, Duration) and Duration in kinds:
         return value
     elif isinstance(value, str):
         return _read_string(name, value, kinds)
-    elif isinstance(value, Sequence) and kinds.texts:
+    elif isinstance(value, Sequence) and list in kinds:
         if all(isinstance(item, str) for item in value):
             return list(value)
-    elif isinstance(value, Mapping) and kinds.map:
-        return dict(value)
+    elif isinstance(value, Mapping) and dict in kinds:
+        return read_map(name, dict(value))
     raise _wrong(name, value, kinds)
 
 
@@ -175,32 +168,39 @@ def read_words(name: str, words: Sequence[str], hint: Any) -> Any:
     """
     kinds = kinds_of(hint)
     if not words:
-        if not kinds.truth:
+        if bool not in kinds:
             raise UserError(f"{name} has no value; write --{name} VALUE.")
         return True
-    if kinds.texts and (len(words) > 1 or not kinds.text):
+    if list in kinds and (len(words) > 1 or str not in kinds):
         return list(words)
     if len(words) > 1:
         raise UserError(f"unexpected argument {words[1]!r}; write --name value.")
     (word,) = words
-    if kinds.empty and word == "null":
+    if types.NoneType in kinds and word == "null":
         return None
     return read_value(name, _typed(word, kinds), hint)
 
 
 def _typed(word: str, kinds: Kinds) -> Any:
-    """The word as the value that YAML would bring, where one of the kinds is no text."""
-    if kinds.truth and word.lower() in (*TRUE, *FALSE):
+    """The word as the value that YAML would bring: a truth, or a number where text is not allowed; else the text."""
+    if bool in kinds and word.lower() in (*TRUE, *FALSE):
         return word.lower() in TRUE
-    if (kinds.whole or kinds.number) and not kinds.text:
+    if (int in kinds or float in kinds) and str not in kinds:
+        return as_number(word)
+    return word
+
+
+def as_number(word: str) -> int | float | str:
+    """The number that a word writes, or else the word.
+
+    >>> as_number("40"), as_number("2e-5"), as_number("many")
+    (40, 2e-05, 'many')
+    """
+    for kind in (int, float):
         try:
-            return int(word)
+            return kind(word)
         except ValueError:
             pass
-        try:
-            return float(word)
-        except ValueError:
-            return word
     return word
 
 
@@ -208,24 +208,24 @@ def _read_number(name: str, value: Any, kinds: Kinds) -> Any:
     too_large = isinstance(value, int) and abs(value) > LARGEST
     if too_large or not math.isfinite(value):
         raise UserError(f"{name}={_shown(value)}: give a finite number of at most 19 digits.")
-    if kinds.number:
+    if float in kinds:
         return float(value)
-    if kinds.whole and value == int(value):
+    if int in kinds and value == int(value):
         return int(value)
-    if kinds.duration:
+    if Duration in kinds:
         return parse_duration(value)
     raise _wrong(name, value, kinds)
 
 
 def _read_string(name: str, value: str, kinds: Kinds) -> Any:
-    if kinds.duration:
+    if Duration in kinds:
         return parse_duration(value) if value else None
     # Elsewhere the text of a map may be the path of its file.
-    if kinds.map and (value.lstrip().startswith("{") or not kinds.text or name.endswith("_kwargs")):
+    if dict in kinds and (value.lstrip().startswith("{") or str not in kinds or name.endswith("_kwargs")):
         return read_map(name, value)
-    if kinds.text:
+    if str in kinds:
         return value
-    if kinds.choices and (value in kinds.names() or not kinds.truth):
+    if Literal in kinds and (value in kinds.names() or bool not in kinds):
         check_choice(name, value, kinds.names())
         return value
     raise _wrong(name, value, kinds)
@@ -247,6 +247,8 @@ def read_map(setting: str, given: Any) -> dict[str, Any]:
         raise UserError(f"{setting}={_shown(given)} is not JSON ({reason}); quote its names.") from None
     if not isinstance(parsed, dict):
         raise UserError(f"{setting}={_shown(given)}: give a map of settings.")
+    if not all(isinstance(name, str) for name in parsed):
+        raise UserError(f"{setting}={_shown(given)}: each name in a map is text; write it in quotes.")
     return parsed
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
-    "errors": ["UserError", "check_number"],
+    "errors": ["Range", "UserError"],
     "optim.groups": ["stretch_warmup"],
     "planning.arguments": ["DataArguments", "ModelArguments", "WarmupArguments"],
     "recipe.arguments": ["RecipeArguments"],

@@ -88,8 +88,7 @@ def run_recipe(main: Callable[[], None]) -> None:
 def _end_with(error: UserError) -> NoReturn:
     """The findings of every rank: the launcher stops the others when the first rank ends, whichever it is."""
     rank = int(os.environ.get("RANK", "0"))
-    start = f"error on rank {rank}" if rank else "error"
-    text = "\n".join(f"{start}: {finding}" for finding in error.findings)
+    text = error.report(f"error on rank {rank}" if rank else "error")
     if not dist.is_initialized():
         sys.exit(text)
     sys.stderr.write(f"{text}\n")

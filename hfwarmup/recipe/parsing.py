@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from hfwarmup.errors import UserError
 from hfwarmup.planning.parsed_input import ParsedInput
-from hfwarmup.planning.ranges import RANGES, range_mistakes
+from hfwarmup.planning.ranges import range_mistakes
 from hfwarmup.planning.settings import PlanSettings
 from hfwarmup.planning.values import defaults_of, hints_of, kinds_of
 from hfwarmup.recipe.arguments import RecipeArguments
@@ -33,7 +33,7 @@ def parse_arguments(*types: type, argv: Sequence[str] | None = None) -> tuple[An
         return read_arguments(types, sys.argv[1:] if argv is None else argv)
     except UserError as error:
         first = os.environ.get("LOCAL_RANK", "0") == "0"
-        sys.exit("\n".join(f"error: {finding}" for finding in error.findings) if first else 1)
+        sys.exit(error.report() if first else 1)
 
 
 def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
@@ -50,7 +50,7 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
         raise SystemExit(0)
     missing = [name for name in hints if name not in defaults and name not in given.values]
     given.findings += [f"{name} is missing; give --{name}, or set it in the config." for name in missing]
-    filled = [] if missing else _fill(types, given)
+    filled = [] if missing else _fill(types, given, defaults)
     if given.findings:
         raise UserError(*given.findings)
     settings = tuple(given.setting(name, given.values.get(name, defaults.get(name))) for name in hints)
@@ -60,16 +60,14 @@ def read_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...
     return tuple(filled)
 
 
-def _fill(types: Sequence[type], given: ParsedInput) -> list[Any]:
+def _fill(types: Sequence[type], given: ParsedInput, defaults: Mapping[str, Any]) -> list[Any]:
     """The dataclasses; what they, the plan and the first update have against the values becomes a finding."""
-    hints, defaults = hints_of(*types), defaults_of(*types)
-    mistakes = range_mistakes({name: given.values.get(name) for name in RANGES if name in hints})
-    if {"warmup", "lr_scheduler_type"} <= hints.keys():
+    mistakes = range_mistakes(given.values)
+    if {"warmup", "lr_scheduler_type"} <= defaults.keys():
         mistakes += PlanSettings.pick({**defaults, **given.values}).mistakes()
     if any(issubclass(kind, TrainingArguments) for kind in types):
         mistakes += impossible_values(given.values, defaults)
-    for setting, mistake in mistakes:
-        given.add_conflict(mistake, setting)
+    given.add_mistakes(mistakes)
     right = {name: value for name, value in given.values.items() if name not in dict(mistakes)}
     filled: dict[type, Any] = {}
     with _one_process() if given.findings else nullcontext():
@@ -77,8 +75,7 @@ def _fill(types: Sequence[type], given: ParsedInput) -> list[Any]:
             own = {name: right[name] for name in hints_of(kind) if name in right}
             filled[kind] = _construct(kind, own, given)
             if isinstance(filled[kind], RecipeArguments) and not given.findings:
-                for setting, mistake in rehearse(filled[kind]):
-                    given.add_conflict(mistake, setting)
+                given.add_mistakes(rehearse(filled[kind]))
     return [filled[kind] for kind in types if filled[kind] is not None]
 
 

@@ -53,24 +53,19 @@ def impossible_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     []
     """
     given = {name: value for name, value in values.items() if value is not None and value != defaults.get(name)}
-    for name in given.keys() & UNREAD.keys():
-        yield name, f"{name}={given[name]}: {UNREAD[name]}"
+    remedies = {name: UNREAD[name] for name in given.keys() & UNREAD.keys()}
     for name in given.keys() & WORDS.keys():
         yield from _unknown_words(name, given[name], WORDS[name]())
     if given.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
-        yield (
-            "dataloader_persistent_workers",
-            ("dataloader_persistent_workers=true: there are no workers; give dataloader_num_workers 1 or more."),
-        )
+        remedies["dataloader_persistent_workers"] = "there are no workers; give dataloader_num_workers 1 or more."
     if "fsdp_config" in given and not given.get("fsdp"):
-        yield (
-            "fsdp_config",
-            f"fsdp_config={given['fsdp_config']!r}: it is read beside fsdp only; give fsdp, or remove it.",
-        )
+        remedies["fsdp_config"] = "it is read beside fsdp only; give fsdp, or remove it."
     for name, package in (("deepspeed", "deepspeed"), ("use_liger_kernel", "liger_kernel")):
         if given.get(name) and find_spec(package) is None:
             install = package.replace("_", "-")
-            yield name, f"{name}={given[name]!r}: {install} is not installed; pip install {install}."
+            remedies[name] = f"{install} is not installed; pip install {install}."
+    for name, remedy in remedies.items():
+        yield name, f"{name}={given[name]!r}: {remedy}"
 
 
 def rehearse(args: TrainingArguments) -> Mistakes:

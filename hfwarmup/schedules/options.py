@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from hfwarmup.errors import UserError, check_choice, check_number, did_you_mean
+from hfwarmup.errors import Range, UserError, check_choice, did_you_mean
 from hfwarmup.schedules.decay_shapes import COOLDOWN_SHAPES, DECAY_SHAPES, FLOOR
 from hfwarmup.schedules.warmup_shapes import START, WARMUP_SHAPES
 
@@ -72,17 +72,17 @@ class ScheduleOptions:
         check_choice("mode", self.mode, get_args(Mode))
         check_choice("weight_decay", self.weight_decay, get_args(WeightDecay))
         for name in ("initial_lr", "final_lr", "threshold", "min_lr"):
-            check_number(name, getattr(self, name), low=0)
+            Range(0).check(name, getattr(self, name))
         for name in ("initial_ratio", "final_ratio", "stable_ratio", "gamma"):
-            check_number(name, getattr(self, name), low=0, high=1)
+            Range(0, 1).check(name, getattr(self, name))
         for name in ("patience", "cooldown"):
-            check_number(name, getattr(self, name), low=0, whole=True)
+            Range(0, whole=True).check(name, getattr(self, name))
         for name in ("d_model", "num_cycles", "step_size"):
-            check_number(name, getattr(self, name), low=1, whole=True)
+            Range(1, whole=True).check(name, getattr(self, name))
         for name in ("tau", "power"):
-            check_number(name, getattr(self, name), low=0, above=True)
-        check_number("factor", self.factor, low=0, high=1, below=True)
-        check_number("beta2", self.beta2, low=0, high=1, above=True, below=True)
+            Range(0, above=True).check(name, getattr(self, name))
+        Range(0, 1, below=True).check("factor", self.factor)
+        Range(0, 1, above=True, below=True).check("beta2", self.beta2)
         for lr, ratio in (("initial_lr", "initial_ratio"), ("final_lr", "final_ratio")):
             values = (getattr(self, lr), getattr(self, ratio))
             if None not in values:

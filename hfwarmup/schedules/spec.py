@@ -19,6 +19,8 @@ from hfwarmup.schedules.warmup_shapes import DEFAULT_INITIAL_LR
 OnScheduleChange = Literal["error", "config", "checkpoint"]
 """What a resumed run does when its schedule differs from the checkpoint's: error stops it, config follows the
 configured schedule, checkpoint keeps the saved one."""
+OnLrMismatch = Literal["warn", "error"]
+"""What a scheduler does when somebody else has changed a group's learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from hfwarmup.measuring.critical_lr import CriticalLr
 from hfwarmup.measuring.direction import copy_optimizer, trained_parameters
 from hfwarmup.measuring.preserving_state import preserving_state
 from hfwarmup.measuring.range_test import RangeTest, lr_range_test
-from hfwarmup.planning.recipe_files import trains_with_trainer
+from hfwarmup.planning.recipe_files import facts_of
 from hfwarmup.trainer.compat import every_trainer_has
 from hfwarmup.trainer.first_batches import FirstBatches, NothingToMeasureError
 from hfwarmup.trainer.first_update import measure_critical_lr, peaks_of, unwrapped
@@ -64,7 +64,7 @@ def find_lr(script: Path, words: Sequence[str], *, range_updates: int) -> FoundL
         UserError: the script declares that it trains without a Trainer, it ended before a Trainer trained, or the
             loss of a batch cannot be measured.
     """
-    if not trains_with_trainer(script):
+    if not facts_of(script).trainer:
         raise UserError(f"{script}: find-lr measures in a Trainer, but this script trains without one.")
     register()
     with tempfile.TemporaryDirectory() as folder, every_trainer_has(_finder(range_updates)):

@@ -55,7 +55,7 @@ def test_nothing_is_overwritten_and_a_second_recipe_joins(folder):
 
 
 def test_an_unknown_recipe_is_one_line(folder):
-    assert run("pretrain").exception.code.startswith("error: no recipe 'pretrain'; did you mean 'pretrain_")
+    assert run("pretrain").exception.code.startswith("error: recipe='pretrain'; did you mean 'pretrain_")
     assert listing(folder) == set()
 
 

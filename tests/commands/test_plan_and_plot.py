@@ -83,10 +83,27 @@ def test_plan_puts_several_numbers_of_processes_side_by_side(config):
         (["--lr_scheduler_kwargs", "3"], "error: lr_scheduler_kwargs='3': give a map of settings."),
         (["--lr", "1e-3"], "error: unknown setting 'lr'; write learning_rate: 0.001."),
         (["stray"], "error: unexpected argument 'stray'; write --name value."),
+        (["--config", "b.yaml"], "error: config is given 2 times, b.yaml and {config}; keep one file."),
+        (["--num_processes", "²"], "error: num_processes='²': give whole numbers, 1 or more, such as 1,8,64."),
+        (
+            ["--lr_scheduler_kwargs", '{"on_lr_mismatch": "eror"}'],
+            "error: on_lr_mismatch='eror'; did you mean 'error'? Choose one of warn, error.",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(config, words, message):
-    assert run("plan", config, *words).exception.code == message
+    assert run("plan", config, *words).exception.code == message.replace("{config}", str(config))
+
+
+def test_h_is_help_and_no_setting(config):
+    assert "--num_processes" in run("plan", config, "-h").output
+
+
+def test_a_key_that_is_no_text_is_one_line(config):
+    config.write_text(CONFIG + "lr_scheduler_kwargs: {1: 2}\n")
+    assert run("plan", config).exception.code == (
+        f"error: {config}:7: lr_scheduler_kwargs={{1: 2}}: each name in a map is text; write it in quotes."
+    )
 
 
 def test_plot_says_the_same_of_a_value_of_a_wrong_kind(config):
@@ -227,7 +244,7 @@ def test_a_start_that_is_measured_is_said_to_be_unknown(config):
     words = ["--lr_scheduler_kwargs", '{"initial_lr": "auto"}']
     assert run("plan", config, *words).output.splitlines()[-1] == (
         "initial_lr auto: the start is measured when the run begins; a critical learning rate eta_c shortens the "
-        "warmup to warmup_steps (1 - eta_c / peak). Shown is the whole warmup; see hfwarmup find-lr."
+        "warmup to warmup_steps (1 - eta_c / peak). The whole warmup is shown here; see hfwarmup find-lr."
     )
     assert run("plot", config, *words).output.startswith("run (initial_lr auto: at most): warmup_linear")
     plan = json.loads(run("plan", config, *words, "--json").output)

@@ -87,8 +87,9 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once():
     assert (first, second) == ("warmup", "lr_scheduler_type")
     assert twice == "warmup='5 epochs' and warmup_steps=5 are both given; keep warmup."
     assert unknown.startswith("unknown schedule 'warmup_cosin'; did you mean 'warmup_cosine'?")
-    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unknown)))):
+    with pytest.raises(ValueError, match=re.escape("\n".join((twice, unknown)))) as caught:
         settings.plan(num_processes=1)
+    assert caught.value.findings == (twice, unknown)
 
 
 def test_a_length_that_cannot_be_read_makes_no_settings():
@@ -123,7 +124,7 @@ OUT_OF_RANGE = [
     ("max_steps", 10.5, "give a whole number of updates, or -1 for a run of num_train_epochs."),
     ("max_steps", -3, "give a whole number of updates, or -1 for a run of num_train_epochs."),
     ("num_train_epochs", -1, "give a number of epochs above 0, or max_steps."),
-    ("adam_beta2", 1.0, "give a number from 0 up to, not including, 1."),
+    ("adam_beta2", 1.0, "give a number from 0 to below 1."),
     ("noise_scale_samples", -4, "give a number above 0."),
 ]
 
@@ -131,8 +132,8 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize(("setting", "value", "remedy"), OUT_OF_RANGE)
 def test_a_number_that_no_run_can_have_is_one_line(setting, value, remedy):
     settings = PlanSettings(**{setting: value})
-    assert settings.mistakes() == [(setting, f"{setting}={value}: {remedy}")]
-    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value}: {remedy}')}\Z"):
+    assert settings.mistakes() == [(setting, f"{setting}={value!r}: {remedy}")]
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value!r}: {remedy}')}\Z"):
         settings.plan(num_processes=1, num_samples=1000)
 
 
@@ -159,8 +160,8 @@ OF_A_WRONG_KIND = [
 @pytest.mark.parametrize(("setting", "value", "remedy"), OF_A_WRONG_KIND)
 def test_a_value_of_a_wrong_kind_is_one_line(setting, value, remedy):
     settings = PlanSettings(max_steps=10, **{setting: value})
-    assert settings.mistakes() == [(setting, f"{setting}={value}: {remedy}")]
-    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value}: {remedy}')}\Z"):
+    assert settings.mistakes() == [(setting, f"{setting}={value!r}: {remedy}")]
+    with pytest.raises(ValueError, match=rf"\A{re.escape(f'{setting}={value!r}: {remedy}')}\Z"):
         settings.plan(num_processes=1)
 
 

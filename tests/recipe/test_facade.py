@@ -15,7 +15,7 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.py"))
 NAMES = [
     # settings
     "DataArguments", "ModelArguments", "RecipeArguments", "WarmupArguments", "parse_arguments",
-    "check_number", "UserError",
+    "Range", "UserError",
     # data: text, tables, Python sources, engines
     "prepare_data", "PreparedData", "IGNORED_LABEL", "load_corpus", "build_tokenizer", "load_labelled",
     "split_and_encode", "documented", "documented_functions", "find_pairs", "find_rows", "drop_repeated",

@@ -197,7 +197,7 @@ UNTIL_NOW_ACCEPTED = [
     ("lr_scheduler_type: constant\nlr_scheduler_kwargs: {num_cycles: 2}\n",
      "'constant' of transformers has no option 'num_cycles'. It takes none; warmup_cosine of hfwarmup takes more."),
     ("resume_from_checkpoint: runs/a\n",
-     "resume_from_checkpoint=runs/a: nothing reads it; write resume: auto or must, with the run's output_dir."),
+     "resume_from_checkpoint='runs/a': nothing reads it; write resume: auto or must, with the run's output_dir."),
     ("do_train: true\n", "do_train=True: a recipe always trains; remove it."),
     ("deepspeed: x.json\n", "deepspeed='x.json': deepspeed is not installed; pip install deepspeed."),
     ("report_to: [tensorboard, wandb]\n", "report_to='wandb': wandb is not installed; pip install wandb."),

@@ -11,7 +11,7 @@ import pytest
 import hfwarmup
 from hfwarmup.planning.arguments import DataArguments, ModelArguments, WarmupArguments
 from hfwarmup.planning.config import load_config
-from hfwarmup.planning.recipe_files import config_folder, find_recipe, import_script, recipe_names, recipe_of
+from hfwarmup.planning.recipe_files import config_folder, find_recipe, find_script, import_script, recipe_names
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.parsing import parse_arguments
 from hfwarmup.recipe.run_config import keep_config
@@ -63,7 +63,7 @@ def test_the_file_has_each_value_before_the_plan_with_its_origin(begin):
     assert lines["learning_rate"] == "flag; 0.002 by the plan"  # batch 8, tuned at 4
     assert lines["warmup"] == "flag; 20 steps by the plan"
     assert lines["seed"] == "default"
-    assert recipe_of(path) == "pretrain_clm"
+    assert find_script(path).stem == "pretrain_clm"
 
 
 def test_the_file_again_is_the_same_run_and_the_same_plan(begin):

@@ -319,7 +319,7 @@ MISTAKES = [
         ("--torch_compile", "auto"),
         "torch_compile=auto needs batches of one length, and pairs differ; give true or false.",
     ),
-    (("--lora_rank", "0"), "lora_rank=0: give a whole number from 1."),
+    (("--lora_rank", "0"), "lora_rank=0: give a whole number, 1 or more."),
 ]
 
 

@@ -183,7 +183,7 @@ def test_known_scores():
 
 
 def test_too_short_a_summary_is_one_line():
-    with pytest.raises(ValueError, match=r"^max_target_tokens=1: give a whole number from 2\.$"):
+    with pytest.raises(ValueError, match=r"^max_target_tokens=1: give a whole number, 2 or more\.$"):
         RECIPE["SummaryArguments"](max_target_tokens=1)
 
 

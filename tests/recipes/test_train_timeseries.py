@@ -168,8 +168,8 @@ def test_the_loss_is_in_units_of_max_rul_and_predictions_are_in_cycles():
     [
         ({"validation_fraction": 1.0}, "validation_fraction=1.0: give a number between 0 and 1."),
         ({"dropout": 1.0}, "dropout=1.0: give a number from 0 to below 1."),
-        ({"num_units": 1}, "num_units=1: give a whole number from 2."),
-        ({"window_stride": 0}, "window_stride=0: give a whole number from 1."),
+        ({"num_units": 1}, "num_units=1: give a whole number, 2 or more."),
+        ({"window_stride": 0}, "window_stride=0: give a whole number, 1 or more."),
         ({"data_folder": "/none"}, "data_folder=/none: no train_FD001.txt; unpack C-MAPSS there, or omit data_folder."),
     ],
 )
