@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -90,7 +90,7 @@ class Range:
     whole: bool = False
     """whether only whole numbers are allowed"""
     shares: bool = False
-    """whether a number below 1, a share, need not be whole"""
+    """whether it may be a float: a whole one, or below 1 a share"""
     remedy: str = ""
     """what a message says instead of the bounds"""
 
@@ -115,7 +115,7 @@ class Range:
             and self.low <= value <= self.high
             and not (self.above and value == self.low)
             and not (self.below and value == self.high)
-            and (not self.whole or value == int(value) or (self.shares and value < 1))
+            and (not self.whole or isinstance(value, Integral) or (self.shares and (value < 1 or value == int(value))))
         )
 
     def _in_words(self) -> str:
