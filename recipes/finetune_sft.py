@@ -2,8 +2,7 @@
 
     ./launch.sh finetune_sft --config configs/finetune_sft/stdlib.yaml [--key value …]
 
-A script to copy and change. Its steps: arguments, data, model, plan, training, results. For other pairs, let
-`prepare_pairs` return a dataset with a `prompt` and a `completion` column.
+A script to copy and change: arguments, data, model, plan, training, results. Other pairs: change `prepare_pairs`.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from hfwarmup.recipe import (
     build_model,
     build_tokenizer,
     check_not_empty,
+    explained,
     find_pairs,
     find_rows,
     load_corpus,
@@ -74,6 +74,13 @@ class LoraArguments:
         Range(0, 1, below=True).check("lora_dropout", self.lora_dropout)
 
 
+OF_OTHER_DATA = (
+    "activation_offloading", "assistant_only_loss", "chat_template_path", "dataset_text_field", "eos_token",
+    "model_init_kwargs", "pad_token", "padding_free", "router_aux_loss_coef", "trust_remote_code",
+)  # fmt: skip
+"""Settings of TRL for conversations, other models and other tokenizers than this recipe's."""
+
+
 @dataclass(kw_only=True)
 class SFTArguments(RecipeArguments, SFTConfig):
     """RecipeArguments and SFTConfig in one.
@@ -89,6 +96,9 @@ class SFTArguments(RecipeArguments, SFTConfig):
     def __post_init__(self) -> None:
         if self.max_length is not None:
             raise UserError(f"max_length={self.max_length}: block_size is the length here; give block_size.")
+        for name in OF_OTHER_DATA:
+            if getattr(self, name) != getattr(SFTConfig, name):
+                raise UserError(f"{name}={getattr(self, name)!r}: this recipe cannot follow it; remove it.")
         super().__post_init__()
         if self.auto_compile:
             raise UserError("torch_compile=auto needs batches of one length, and pairs differ; give true or false.")
@@ -98,9 +108,8 @@ class SFTArguments(RecipeArguments, SFTConfig):
 def prepare_pairs(data: DataArguments, args: SFTArguments) -> tuple[PreTrainedTokenizerBase, DatasetDict]:
     """The tokenizer, and the pairs of the splits `train` and `validation`, each of at most `block_size` tokens.
 
-    A file is in the same split as in `pretrain_clm`, so the model has not seen a validation pair in pretraining. Left
-    out are validation pairs that are in the train split too, and pairs that are too long: a body that is cut teaches a
-    wrong end.
+    A file is in the same split as in `pretrain_clm`, so the model has not seen a validation pair in pretraining.
+    Validation pairs of the train split are left out, and pairs that are too long: a cut body teaches a wrong end.
     """
     with args.main_process_first():
         corpus = load_corpus(data, seed=args.data_seed or 0)
@@ -110,11 +119,8 @@ def prepare_pairs(data: DataArguments, args: SFTArguments) -> tuple[PreTrainedTo
     for split, dataset in found.items():
         texts = [pair["prompt"] + pair["completion"] for pair in dataset]
         lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else []
-        kept = [
-            index
-            for index, (text, length) in enumerate(zip(texts, lengths, strict=True))
-            if length < data.block_size and not (split == "validation" and text in seen)  # the eos token is one more
-        ]
+        fits = [length < data.block_size for length in lengths]  # the eos token is one more
+        kept = [i for i, text in enumerate(texts) if fits[i] and not (split == "validation" and text in seen)]
         logger.info("%s: %d of %d pairs have at most %d tokens", split, len(kept), len(texts), data.block_size)
         pairs[split] = dataset.select(kept)
         seen.update(texts)
@@ -125,8 +131,8 @@ def prepare_pairs(data: DataArguments, args: SFTArguments) -> tuple[PreTrainedTo
 def merge_adapter(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the model with the adapter added into its weights, which loads without peft."""
     if trainer.is_world_process_zero():
-        trainer.model.merge_and_unload().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        for part in (trainer.model.merge_and_unload(), tokenizer):
+            part.save_pretrained(folder)
         logger.info("merged    %s", folder / "model.safetensors")
 
 
@@ -159,9 +165,8 @@ def main() -> None:
     # 4. Plan: peak learning rate and warmup at the real global batch.
     planned = run.plan(model, pairs["train"])
 
-    # 5. Training, on the loss of the completions alone. Before the first update the adapter adds nothing, so the
-    #    first evaluation is that of the untouched checkpoint.
-    with without_dataset_bars():  # TRL makes several passes over each split
+    # 5. Training, on the completions' loss. The first evaluation is of the checkpoint: the adapter adds nothing yet.
+    with without_dataset_bars(), explained("TRL refuses these settings"):  # it makes several passes over each split
         trainer = SFTTrainer(
             model=model,
             args=planned,
@@ -184,8 +189,9 @@ def main() -> None:
         f"{results['eval_loss']:.3f} nats a token, {results['eval_mean_token_accuracy']:.1%} of the tokens right"
         for results in (untouched, metrics)
     )
-    summary = f"completions: {before} from the untouched checkpoint; {after} with the adapter"
-    run.finish(trainer, metrics, summary=summary)
+    run.finish(
+        trainer, metrics, summary=f"completions: {before} from the untouched checkpoint; {after} with the adapter"
+    )
     if lora_args.merge:
         merge_adapter(trainer, tokenizer, Path(str(args.output_dir), "merged"))
 

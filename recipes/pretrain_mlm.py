@@ -30,6 +30,7 @@ from hfwarmup.recipe import (
     IGNORED_LABEL,
     DataArguments,
     ModelArguments,
+    Range,
     RecipeArguments,
     Run,
     WarmupArguments,
@@ -49,6 +50,10 @@ class MaskingArguments:
 
     mlm_probability: float = field(default=0.15, metadata={"help": "share of the tokens that the model must predict"})
     eval_blocks: int = field(default=512, metadata={"help": "validation blocks, evenly spaced; 0: all of them"})
+
+    def __post_init__(self) -> None:
+        Range(0, 1).check("mlm_probability", self.mlm_probability)
+        Range(0, whole=True).check("eval_blocks", self.eval_blocks)
 
 
 class MaskedBlocks(torch.utils.data.Dataset):

@@ -110,6 +110,16 @@ def _hints(kind: type) -> Mapping[str, Any]:
     return typing.get_type_hints(kind)
 
 
+def choices_of(*kinds: type) -> dict[str, list[str]]:
+    """Field -> the words that it may be, of fields whose metadata has `choices`.
+
+    >>> choices_of(Duration)
+    {}
+    """
+    given = [item for kind in kinds for item in fields(typing.cast(Any, kind)) if item.init]
+    return {item.name: list(item.metadata["choices"]) for item in given if "choices" in item.metadata}
+
+
 def defaults_of(*kinds: type) -> dict[str, Any]:
     """Field -> default of all fields of some dataclasses; a field that must be given has none.
 

@@ -21,7 +21,7 @@ _NAMES = {
     "recipe.labelled": ["load_labelled", "split_and_encode"],
     "recipe.loop": ["Loop", "check_followed"],
     "recipe.metrics": ["compute_metrics", "compute_metrics_with", "load_metric"],
-    "recipe.model": ["build_model"],
+    "recipe.model": ["build_model", "explained"],
     "recipe.parsing": ["parse_arguments"],
     "recipe.python_source": [
         "check_not_empty",

@@ -30,7 +30,7 @@ def build_model(
     """
     if not model.model:
         config = new_config(model, tokenizer, block_size, **settings)
-        with _user_errors(model):
+        with explained(_cannot_build(model)):
             built = auto_class.from_config(config)
         if built.loss_type is None:  # for GPT-2 transformers would warn that it finds none
             built.loss_type = auto_class.__name__.removeprefix("AutoModel")
@@ -74,18 +74,20 @@ def new_config(
         "pad_token_id": None,
         "use_cache": False,
     }
-    with _user_errors(model):
+    with explained(_cannot_build(model)):
         return AutoConfig.for_model(model.model_type, **{**settings_of_data, **settings, **model.config_overrides})
 
 
+def _cannot_build(model: ModelArguments) -> str:
+    return f"config_overrides={model.config_overrides}: cannot build {model.model_type} with them"
+
+
 @contextmanager
-def _user_errors(model: ModelArguments) -> Iterator[None]:
-    """Turn what transformers raises for settings that do not fit together into a UserError."""
+def explained(mistake: str) -> Iterator[None]:
+    """Turn what a library raises for settings that do not fit together into a UserError that begins with `mistake`."""
     try:
         yield
-    except (ValueError, TypeError, AssertionError, RuntimeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"config_overrides={model.config_overrides}: cannot build {model.model_type} with them ({reason}); "
-            "change them."
-        ) from error
+    except (ValueError, TypeError, AssertionError, RuntimeError, OSError, StrictDataclassError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{mistake} ({' '.join(str(error).split())}); change them.") from error

@@ -16,7 +16,7 @@ from hfwarmup.errors import UserError
 from hfwarmup.planning.parsed_input import ParsedInput
 from hfwarmup.planning.ranges import range_mistakes
 from hfwarmup.planning.settings import PlanSettings
-from hfwarmup.planning.values import defaults_of, hints_of, kinds_of
+from hfwarmup.planning.values import choices_of, defaults_of, hints_of, kinds_of
 from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.rehearsal import impossible_values, rehearse
 from hfwarmup.trainer.registration import register
@@ -66,7 +66,7 @@ def _fill(types: Sequence[type], given: ParsedInput, defaults: Mapping[str, Any]
     if {"warmup", "lr_scheduler_type"} <= defaults.keys():
         mistakes += PlanSettings.pick({**defaults, **given.values}).mistakes()
     if any(issubclass(kind, TrainingArguments) for kind in types):
-        mistakes += impossible_values(given.values, defaults)
+        mistakes += impossible_values(given.values, defaults, choices_of(*types))
     given.add_mistakes(mistakes)
     right = {name: value for name, value in given.values.items() if name not in dict(mistakes)}
     filled: dict[type, Any] = {}

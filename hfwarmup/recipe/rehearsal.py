@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -31,11 +30,8 @@ UNREAD = {
 WORDS: dict[str, Callable[[], Collection[str]]] = {
     "torch_compile_backend": lambda: torch.compiler.list_backends(exclude_tags=()),
     "torch_compile_mode": lambda: ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
-    "dataloader_multiprocessing_context": multiprocessing.get_all_start_methods,
-    "ddp_backend": lambda: torch.distributed.Backend.backend_list,
     "include_num_input_tokens_seen": lambda: ("all", "non_padding", "no"),
     "include_for_metrics": lambda: ("inputs", "loss"),
-    "train_sampling_strategy": lambda: ("random", "sequential", "group_by_length", "batch_rebalance"),
     "debug": debug_options,
 }
 """Settings that are text to TrainingArguments, and the words that are understood later."""
@@ -44,18 +40,21 @@ PACKAGES = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml", "neptune": "ne
 """Trackers whose package has another name."""
 
 
-def impossible_values(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mistakes:
-    """The values that no Trainer can use, from the settings alone.
+def impossible_values(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], choices: Mapping[str, Collection[str]]
+) -> Mistakes:
+    """The values that no Trainer can use, from the settings alone; `choices` are the words of some of them.
 
-    >>> list(impossible_values({"ddp_backend": "gluo"}, {}))[0][1].partition(";")[0]
+    >>> list(impossible_values({"ddp_backend": "gluo"}, {}, {"ddp_backend": ["gloo"]}))[0][1].partition(";")[0]
     "ddp_backend='gluo'"
-    >>> list(impossible_values({"do_train": False}, {"do_train": False}))
+    >>> list(impossible_values({"do_train": False}, {"do_train": False}, {}))
     []
     """
     given = {name: value for name, value in values.items() if value is not None and value != defaults.get(name)}
     remedies = {name: UNREAD[name] for name in given.keys() & UNREAD.keys()}
-    for name in given.keys() & WORDS.keys():
-        yield from _unknown_words(name, given[name], WORDS[name]())
+    words = {**choices, **{name: understood() for name, understood in WORDS.items()}}
+    for name in given.keys() & words.keys():
+        yield from _unknown_words(name, given[name], words[name])
     if given.get("dataloader_persistent_workers") and not values.get("dataloader_num_workers"):
         remedies["dataloader_persistent_workers"] = "there are no workers; give dataloader_num_workers 1 or more."
     if "fsdp_config" in given and not given.get("fsdp"):

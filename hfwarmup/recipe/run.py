@@ -17,6 +17,7 @@ from hfwarmup.recipe.finished import train_or_load_finished
 from hfwarmup.recipe.precision import resolve_compile
 from hfwarmup.recipe.results import finish_run
 from hfwarmup.recipe.run_config import KeepConfig
+from hfwarmup.recipe.trainer_checks import CheckBestMetric, check_label_names
 from hfwarmup.run_folder.checkpoints import find_checkpoint
 from hfwarmup.trainer.monitor import watch_warmup
 from hfwarmup.trainer.non_finite import NonFiniteGuard
@@ -103,7 +104,7 @@ class Run(Generic[Arguments]):
             monitor: whether a WarmupMonitor measures the warmup.
 
         Raises:
-            UserError: the Trainer's arguments follow no plan.
+            UserError: the Trainer's arguments follow no plan, or name labels or a best metric that do not exist.
             NonFiniteError: the loss or its gradient was not finite.
         """
         plan = plan_of(trainer.args)
@@ -114,7 +115,8 @@ class Run(Generic[Arguments]):
             recorder.on_log(trainer.args, trainer.state, trainer.control, logs=entry)
         if monitor:
             watch_warmup(trainer)
-        for callback in (self._replan, *self._guards(recorder)):
+        check_label_names(trainer)
+        for callback in (self._replan, CheckBestMetric(), *self._guards(recorder)):
             trainer.add_callback(callback)
         track_plan(trainer)
         self._train_metrics = train_or_load_finished(trainer, self.checkpoint, total_steps=plan.total_steps)

@@ -22,8 +22,8 @@ NAMES = [
     "check_not_empty", "split_words", "Engine", "Windows", "NUM_FEATURES", "find_cmapss", "read_cmapss",
     "simulate_fleet",
     # model and metrics
-    "build_model", "load_metric", "compute_metrics", "compute_metrics_with", "describe_language_model", "unigram_loss",
-    "next_token_targets",
+    "build_model", "explained", "load_metric", "compute_metrics", "compute_metrics_with", "describe_language_model",
+    "unigram_loss", "next_token_targets",
     # the run
     "Run", "run_recipe", "stretch_warmup", "without_dataset_bars",
     # a loop without a Trainer

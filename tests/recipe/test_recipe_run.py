@@ -14,7 +14,7 @@ from hfwarmup.recipe.arguments import RecipeArguments
 from hfwarmup.recipe.run import Run
 from hfwarmup.trainer.planning import plan_of
 
-WATCHING = ["Replan", "NonFiniteGuard", "RunRecorder", "KeepConfig", "PlanTracker", "LogLines"]
+WATCHING = ["Replan", "CheckBestMetric", "NonFiniteGuard", "RunRecorder", "KeepConfig", "PlanTracker", "LogLines"]
 
 pytestmark = pytest.mark.usefixtures("own_process_state")
 
@@ -103,3 +103,15 @@ def test_the_size_is_said(begin, capsys):
     assert said[0].endswith(" parameters; 8 training samples of 4 tokens")
     assert said[1:3] == ["precision fp32: as asked for", said[2]]
     assert logging.getLogger("hfwarmup").level == logging.INFO
+
+
+def test_a_best_metric_that_no_evaluation_has_is_one_line(begin):
+    run, _, _, trainer = begin(metric_for_best_model="bleu", eval_strategy="steps", eval_steps=1)
+    with pytest.raises(UserError, match=r"^metric_for_best_model='bleu'\. Choose one of eval_loss, "):
+        run.train(trainer)
+
+
+def test_labels_that_no_batch_has_are_one_line(begin):
+    run, _, _, trainer = begin(label_names=["target"])
+    with pytest.raises(UserError, match=r"^label_names=\['target'\]: a batch has input_ids, labels; name the labels"):
+        run.train(trainer)
