@@ -107,11 +107,11 @@ def test_the_size_is_said(begin, capsys):
 
 def test_a_best_metric_that_no_evaluation_has_is_one_line(begin):
     run, _, _, trainer = begin(metric_for_best_model="bleu", eval_strategy="steps", eval_steps=1)
-    with pytest.raises(UserError, match=r"^metric_for_best_model='bleu'\. Choose one of eval_loss, "):
+    with pytest.raises(ValueError, match=r"^metric_for_best_model='bleu'\. Choose one of eval_loss, "):
         run.train(trainer)
 
 
 def test_labels_that_no_batch_has_are_one_line(begin):
     run, _, _, trainer = begin(label_names=["target"])
-    with pytest.raises(UserError, match=r"^label_names=\['target'\]: a batch has input_ids, labels; name the labels"):
+    with pytest.raises(ValueError, match=r"^label_names=\['target'\]: a batch has input_ids, labels; name the labels"):
         run.train(trainer)
