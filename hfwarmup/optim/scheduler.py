@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class UpdateCounter:
-    """Counts an optimizer's updates. The optimizer keeps it alive, and would keep the scheduler if that counted."""
+    """Counts an optimizer's updates: an object of its own, since the optimizer's hook keeps it alive."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -124,7 +124,14 @@ class WarmupScheduler(LRScheduler):
         if updates and updates == self._stepped_at_update:
             return
         if updates and not self._stepped_at_update and self.last_epoch > self._walked_from:
-            self._warn_of_walk()
+            logger.warning(
+                "scheduler.step() was called %d times before the first optimizer update, so update %d ran at the "
+                "learning rate of update %d, and so on; fine if you meant to skip ahead, otherwise call "
+                "scheduler.step() after optimizer.step().",
+                self.last_epoch - self._walked_from,
+                self._walked_from,
+                self.last_epoch,
+            )
         self._stepped_at_update = updates
         self.last_epoch += 1
         if len(self.optimizer.param_groups) != len(self.spec.peak_lrs):
@@ -143,17 +150,6 @@ class WarmupScheduler(LRScheduler):
         if not isinstance(self.after, ReduceLROnPlateau):
             self.after.step()
         self._follow_after()
-
-    def _warn_of_walk(self) -> None:
-        steps = self.last_epoch - self._walked_from
-        logger.warning(
-            "scheduler.step() was called %d times before the first optimizer update, so update %d ran at the learning "
-            "rate of update %d, and so on; fine if you meant to skip ahead, otherwise call scheduler.step() after "
-            "optimizer.step().",
-            steps,
-            self._walked_from,
-            self.last_epoch,
-        )
 
     def observe_metric(self, metric: float) -> None:
         """Give a plateau the metric of an evaluation. It is ignored before the peak; patience counts from there.

@@ -74,7 +74,6 @@ class Curve:
         peak_count, damps = self.warmup_steps + delay, self._warmup.from_beta2
         rise, rise_blend = self._warmup.height_on(self), self._warmup.blend
         fall, fall_blend = self._decay.height_on(self), self._decay.blend
-
         distinct = list(dict.fromkeys(levels))
         slots = [distinct.index(level) for level in levels]
 

@@ -80,12 +80,3 @@ def floored(low: float, peak: float, height: float) -> float:
     0.3
     """
     return max(low, peak * height)
-
-
-def from_zero(_low: float, peak: float, height: float) -> float:
-    """peak h, for warmups that count from 1: their height 0 lies before the first update.
-
-    >>> from_zero(1e-7, 1.0, 0.25)
-    0.25
-    """
-    return peak * height

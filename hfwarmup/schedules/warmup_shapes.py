@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from hfwarmup.errors import UserError
-from hfwarmup.schedules.shapes import Blend, Height, Shape, arithmetic, from_zero, geometric
+from hfwarmup.schedules.shapes import Blend, Height, Shape, arithmetic, geometric
 
 if TYPE_CHECKING:
     from hfwarmup.schedules.options import ScheduleOptions
@@ -163,7 +163,7 @@ def _check_radam(options: ScheduleOptions) -> None:
         raise UserError(f"beta2={options.beta2}: RAdam's rectification needs beta2 above 0.6; use 'untuned_linear'.")
 
 
-_counted_from_one = partial(WarmupShape, reads=frozenset(), blend=from_zero, counts_from_one=True)
+_counted_from_one = partial(WarmupShape, reads=frozenset(), default_initial_lr=0.0, counts_from_one=True)
 
 WARMUP_SHAPES: dict[str, WarmupShape] = {
     "linear": WarmupShape(make=linear, default_initial_lr=0.0),
