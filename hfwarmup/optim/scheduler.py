@@ -27,7 +27,7 @@ class UpdateCounter:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    def add(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         self.count += 1
 
 
@@ -104,7 +104,7 @@ class WarmupScheduler(LRScheduler):
         check_weight_decay(spec, self._weight_decay.initial)
         self._has_tensors = any(isinstance(group["lr"], torch.Tensor) for group in groups)
         self._updates = UpdateCounter()
-        optimizer.register_step_post_hook(self._updates)
+        optimizer.register_step_post_hook(self._updates.add)
         self._stepped_at_update = self._walked_from = 0
         self.is_resumed = False
         self.optimizer = optimizer
@@ -275,4 +275,4 @@ class WarmupScheduler(LRScheduler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.optimizer.register_step_post_hook(self._updates)  # a copied optimizer has lost its hooks
+        self.optimizer.register_step_post_hook(self._updates.add)  # a copied optimizer has lost its hooks

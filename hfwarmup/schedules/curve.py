@@ -6,7 +6,9 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from numbers import Real
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from hfwarmup.errors import UserError
@@ -75,21 +77,21 @@ class Curve:
         rise, rise_blend = self._warmup.height_on(self), self._warmup.blend
         fall, fall_blend = self._decay.height_on(self), self._decay.blend
         distinct = list(dict.fromkeys(levels))
-        slots = [distinct.index(level) for level in levels]
+        starts, peaks, floors = ([level[end] for level in distinct] for end in range(3))
+        group_count = len(levels)
+        of_each = itemgetter(*map(distinct.index, levels)) if len(distinct) > 1 else None
 
         def learning_rates(step: int) -> list[float]:
             count = step + first_count
             if count > last_count:
                 count = last_count
             if count < peak_count:
-                height = rise(count)
-                rates = [rise_blend(start, peak, height) for start, peak, _ in distinct]
+                rates = list(map(rise_blend, starts, peaks, repeat(rise(count))))
             else:
-                height = fall(count - peak_count)
-                rates = [fall_blend(floor, peak, height) for _, peak, floor in distinct]
+                rates = list(map(fall_blend, floors, peaks, repeat(fall(count - peak_count))))
                 if damps:  # a warmup of beta2 never quite ends (Ma & Yarats 2021, section 5)
                     rates = [lr * rise(count) for lr in rates]
-            return [rates[slot] for slot in slots]
+            return rates * group_count if of_each is None else list(of_each(rates))
 
         return learning_rates
 
