@@ -28,6 +28,7 @@ class UpdateCounter:
         self.count = 0
 
     def add(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Count one update, as a hook of `optimizer.step()`."""
         self.count += 1
 
 
