@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hfwarmup.errors import UserError
+from hfwarmup.errors import Range, UserError
 from hfwarmup.schedules.named import takes_length_from_beta2
+
+STRETCH = Range(0, above=True, remedy="a factor of the warmup's length, above 0")
 
 
 def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str, float]) -> None:
@@ -38,8 +40,11 @@ def stretch_warmup(optimizer: Optimizer, model: nn.Module, stretch: Mapping[str,
     """
     names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for pattern, factor in stretch.items():
-        if not factor > 0:
-            raise UserError(f"stretch {pattern!r}: {factor} is not above 0; give a factor of the warmup's length.")
+        STRETCH.check(f"stretch[{pattern!r}]", factor)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"stretch {pattern!r} is not a regular expression ({error}); correct it.") from None
         if not any(re.search(pattern, name) for name in names.values()):
             raise UserError(
                 f"stretch {pattern!r} matches no parameter's name; one of them is {list(names.values())[-1]!r}."

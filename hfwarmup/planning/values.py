@@ -43,6 +43,8 @@ class Kinds:
     """keys of _WORDS"""
     choices: tuple[Any, ...]
     """the values of a Literal, and the enums whose values are allowed"""
+    items: Any = Any
+    """type hint of a map's values"""
 
     def __contains__(self, kind: Any) -> bool:
         return kind in self.types
@@ -70,7 +72,10 @@ def kinds_of(hint: Any) -> Kinds:
     """
     found: set[Any] = set()
     choices: list[Any] = []
+    items: Any = Any
     for part in _alternatives(hint):
+        if typing.get_origin(part) is dict and typing.get_args(part):
+            items = typing.get_args(part)[1]
         if isinstance(part, EnumType):
             choices.append(part)
         elif typing.get_origin(part) is Literal:
@@ -81,7 +86,7 @@ def kinds_of(hint: Any) -> Kinds:
         found = found - {str} | {Literal}
     if Duration in found:  # all that parse_duration reads
         found &= {Duration, types.NoneType}
-    return Kinds(frozenset(found), tuple(choices))
+    return Kinds(frozenset(found), tuple(choices), items)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -149,6 +154,9 @@ def read_value(name: str, value: Any, hint: Any) -> Any:
     >>> read_value("max_steps", "40", int)
     Traceback (most recent call last):
     hfwarmup.errors.UserError: max_steps='40': give a whole number.
+    >>> read_value("warmup_stretch", {"embed": "x"}, dict[str, float])
+    Traceback (most recent call last):
+    hfwarmup.errors.UserError: warmup_stretch['embed']='x': give a number.
     """
     kinds = kinds_of(hint)
     if value is None and types.NoneType in kinds:
@@ -166,7 +174,7 @@ def read_value(name: str, value: Any, hint: Any) -> Any:
         if all(isinstance(item, str) for item in value):
             return list(value)
     elif isinstance(value, Mapping) and dict in kinds:
-        return read_map(name, dict(value))
+        return _read_items(name, read_map(name, dict(value)), kinds.items)
     raise _wrong(name, value, kinds)
 
 
@@ -232,13 +240,18 @@ def _read_string(name: str, value: str, kinds: Kinds) -> Any:
         return parse_duration(value) if value else None
     # Elsewhere the text of a map may be the path of its file.
     if dict in kinds and (value.lstrip().startswith("{") or str not in kinds or name.endswith("_kwargs")):
-        return read_map(name, value)
+        return _read_items(name, read_map(name, value), kinds.items)
     if str in kinds:
         return value
     if Literal in kinds and (value in kinds.names() or bool not in kinds):
         check_choice(name, value, kinds.names())
         return value
     raise _wrong(name, value, kinds)
+
+
+def _read_items(name: str, given: dict[str, Any], hint: Any) -> dict[str, Any]:
+    """A map whose values have the type that `hint` asks for."""
+    return given if hint is Any else {key: read_value(f"{name}[{key!r}]", value, hint) for key, value in given.items()}
 
 
 def read_map(setting: str, given: Any) -> dict[str, Any]:
